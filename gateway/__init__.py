@@ -1,0 +1,1 @@
+"""The data plane: every inference request under `/v1`. Imports no Django."""
