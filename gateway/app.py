@@ -1,0 +1,197 @@
+"""The gateway's ASGI application: paths, the health pages, and the one place where errors become answers. Data plane."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from hmac import compare_digest
+from typing import Any
+
+from gateway.authenticate import authenticate, check_scope
+from gateway.body import ClientGone, Receive
+from gateway.exchange import Exchange, Headers, Send
+from gateway.metrics import Metrics, SharedCounts
+from gateway.models import get_model, list_models
+from gateway.worker import Worker
+from gateway.wire.anthropic_count_tokens import AnthropicCountTokens
+from gateway.wire.anthropic_messages import AnthropicMessages
+from gateway.wire.base import WireFormat
+from gateway.wire.openai_chat import OpenAIChat
+from gateway.wire.openai_completions import OpenAICompletions
+from gateway.wire.openai_embeddings import OpenAIEmbeddings
+from tokenhub.core.errors import (
+    AuthenticationFailed,
+    InternalError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    TokenhubError,
+)
+
+Scope = dict[str, Any]
+MODELS = "/v1/models"
+PATHS = ("/healthz", "/readyz", "/metrics")
+"""Paths outside `/v1` that the gateway answers too."""
+
+CLIENT_CLOSED = 499
+"""What metrics call the status of a request whose caller went away."""
+
+_SINGLE = frozenset({b"authorization", b"x-api-key", b"content-type", b"content-encoding", b"anthropic-version"})
+_logger = logging.getLogger("tokenhub.gateway")
+
+
+class Gateway:
+    """Serves `/v1/*` and the health pages. `extra_metrics` gives the control plane's part of `/metrics`."""
+
+    def __init__(
+        self, worker: Worker, shared: SharedCounts, extra_metrics: Callable[[], Awaitable[bytes]] | None = None
+    ) -> None:
+        self._worker = worker
+        self._shared = shared
+        self._extra_metrics = extra_metrics
+        openai = OpenAIChat()
+        self._default_wire: WireFormat = openai
+        self._anthropic_wire: WireFormat = AnthropicMessages()
+        self._wires: Mapping[str, WireFormat] = {
+            "/v1/chat/completions": openai,
+            "/v1/completions": OpenAICompletions(),
+            "/v1/embeddings": OpenAIEmbeddings(),
+            "/v1/messages": self._anthropic_wire,
+            "/v1/messages/count_tokens": AnthropicCountTokens(),
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One HTTP request."""
+        path = scope["path"]
+        wire = self._wires.get(path)
+        if wire is not None:
+            await self._consume(wire, scope, receive, send)
+        elif path in PATHS:
+            await self._operate(path, scope, send)
+        else:
+            await self._look_up(path, scope, send)
+
+    async def _consume(self, wire: WireFormat, scope: Scope, receive: Receive, send: Send) -> None:
+        worker = self._worker
+        request_id = "req_" + worker.ledger.new_id()
+        exchange = Exchange(wire, dict(scope["headers"]), scope["query_string"], send, request_id)
+        began = worker.clock()
+        try:
+            if scope["method"] != "POST":
+                raise MethodNotAllowed(f"{scope['path']} takes POST, not {scope['method']}")
+            _refuse_ambiguous(scope["headers"], exchange.headers)
+            await worker.pipeline.run(exchange, receive)
+        except ClientGone:
+            exchange.status = CLIENT_CLOSED
+        except TokenhubError as error:
+            await _send_error(exchange, error)
+        except asyncio.CancelledError:
+            if not exchange.take_interruption():
+                raise
+            exchange.status = CLIENT_CLOSED
+        except Exception:
+            # The last door: whatever slipped through is our fault, told as such, with its trace in the log only.
+            _logger.exception("request failed", extra={"request_id": request_id})
+            await _send_error(exchange, InternalError("an internal error occurred; it is logged under the request id"))
+        finally:
+            metrics, operation = worker.metrics, wire.operation.value
+            metrics.add("requests", (operation, str(exchange.status)))
+            metrics.observe("request_seconds", (operation,), worker.clock() - began)
+            if exchange.began_at:
+                metrics.observe("overhead_seconds", (operation,), exchange.began_at - exchange.started_at)
+
+    async def _look_up(self, path: str, scope: Scope, send: Send) -> None:
+        """The model list, one model, or no such path."""
+        worker = self._worker
+        headers = dict(scope["headers"])
+        wire = self._anthropic_wire if b"anthropic-version" in headers else self._default_wire
+        exchange = Exchange(wire, headers, scope["query_string"], send, "req_" + worker.ledger.new_id())
+        try:
+            if path != MODELS and not path.startswith(MODELS + "/"):
+                raise NotFound(f"no such path: {path[:200]}", hint="see /admin/v1/docs and the README for what is served")
+            if scope["method"] not in ("GET", "HEAD"):
+                raise MethodNotAllowed(f"{path[:200]} takes GET, not {scope['method']}")
+            exchange.snapshot = snapshot = worker.current.get()
+            key = authenticate(
+                snapshot, headers, exchange.query, peppers=worker.config.peppers, now=worker.wall()
+            )
+            check_scope(key, "models")
+            name = path[len(MODELS) + 1 :]
+            body = get_model(snapshot, key, headers, name) if name else list_models(snapshot, key, headers, exchange.query)
+            answer_headers: Headers = [
+                (b"content-type", b"application/json"),
+                (b"x-tokenhub-request-id", exchange.request_id.encode()),
+                (b"x-tokenhub-revision", b"%d" % snapshot.revision),
+            ]
+            await exchange.answer(200, answer_headers, b"" if scope["method"] == "HEAD" else body)
+        except TokenhubError as error:
+            await _send_error(exchange, error)
+        worker.metrics.add("requests", ("models", str(exchange.status)))
+
+    async def _operate(self, path: str, scope: Scope, send: Send) -> None:
+        if scope["method"] not in ("GET", "HEAD"):
+            status, kind, body = 405, b"text/plain", b"GET only\n"
+        elif path == "/healthz":
+            status, kind, body = 200, b"application/json", b'{"status":"alive"}'
+        elif path == "/readyz":
+            status, body = self._worker.readiness()
+            kind = b"application/json"
+        elif not _may_scrape(scope, self._worker):
+            status, kind, body = 403, b"text/plain", b"metrics need the token or an allowed address\n"
+        else:
+            status, kind, body = 200, b"text/plain; version=0.0.4; charset=utf-8", await self._metrics()
+        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), (b"cache-control", b"no-store")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+    async def _metrics(self) -> bytes:
+        total: Metrics = self._shared.gather(self._worker.gauged_metrics())
+        extra = await self._extra_metrics() if self._extra_metrics is not None else b""
+        return total.render() + extra
+
+
+def _refuse_ambiguous(pairs: list[tuple[bytes, bytes]], headers: Mapping[bytes, bytes]) -> None:
+    """A header that decides who the caller is, or how the body reads, must stand once."""
+    if len(pairs) == len(headers):
+        return
+    seen: set[bytes] = set()
+    for name, _ in pairs:
+        if name in seen and name in _SINGLE:
+            raise InvalidRequest(f"the header {name.decode('latin-1')} stands twice", param=name.decode("latin-1"))
+        seen.add(name)
+
+
+def _may_scrape(scope: Scope, worker: Worker) -> bool:
+    config = worker.config
+    authorization = dict(scope["headers"]).get(b"authorization", b"")
+    if config.metrics_token and compare_digest(authorization, b"Bearer " + config.metrics_token.encode()):
+        return True
+    client = scope.get("client")
+    try:
+        address = ipaddress.ip_address(client[0]) if client else None
+    except ValueError:
+        return False
+    return address is not None and any(address in ipaddress.ip_network(network) for network in config.metrics_allow)
+
+
+async def _send_error(exchange: Exchange, error: TokenhubError) -> None:
+    """An error in the caller's own format: as the answer, or, once a stream has begun, as its error event."""
+    if exchange.finished:
+        return
+    if exchange.sent_anything:
+        await exchange.write(exchange.wire.error_event(error, exchange.request_id), more=False)
+        return
+    headers: Headers = [
+        (b"content-type", b"application/json"),
+        (b"x-tokenhub-request-id", exchange.request_id.encode()),
+        (b"x-request-id", exchange.request_id.encode()),
+        (b"x-tokenhub-attempts", b"%d" % exchange.attempts),
+    ]
+    if error.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))))
+    if isinstance(error, AuthenticationFailed):
+        headers.append((b"www-authenticate", b"Bearer"))
+    await exchange.answer(error.status, headers, exchange.wire.error_body(error, exchange.request_id))

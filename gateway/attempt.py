@@ -1,0 +1,320 @@
+"""The attempts of one request: dispatch, classify, fail over, answer. The only owner of retries. Data plane.
+
+ordered candidates ─▶ target ─▶ intent ─▶ send ─▶ head ─┬─ not 2xx ─▶ classify ─▶ next target, or the caller's error
+                                                      ├─ whole    ─▶ check, price, final ─▶ answer
+                                                      └─ stream   ─▶ relay ─▶ final ─▶ last byte
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from gateway.body import ClientGone
+from gateway.exchange import Exchange, Headers
+from gateway.health import HealthBoard
+from gateway.outcome import refuse
+from gateway.relay import NativeSide, Side, StreamRelay, TranslatedSide, asked_limit, failure_of
+from gateway.settle import Account, Ledger, estimate_usage
+from gateway.targets import Choice, TargetPicker
+from gateway.upstream.seam import Origin, Upstream, UpstreamFault, UpstreamRequest, UpstreamResponse
+from providers.adapters._openai_stream import strip_injected_usage
+from providers.adapters.base import Failure, Inbound, Operation, WireRequest
+from routing.engine.plan import Plan
+from tokenhub.core.money import usd_from_nanos
+from tokenhub.core.specs import EndpointSpec
+from tokenhub.core.usage import NOTHING_USED, Usage
+from vault.keyring import Keyring
+
+_ERROR_BODY_LIMIT = 1_000_000
+_LAST_WORDS_SECONDS = 1.0
+_UPSTREAM_ID_HEADERS = (b"x-request-id", b"request-id")
+
+
+@dataclass(frozen=True, slots=True)
+class Upstreams:
+    """The network client, and the in-process one for simulated providers."""
+
+    network: Upstream
+    in_process: Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One attempt's request, and whether its answer must be translated back."""
+
+    wire: WireRequest
+    operation: Operation
+    native: bool
+
+
+class Attempts:
+    """Serves requests from plans. One object a worker; `clock` is monotonic, `rng` gives numbers in [0, 1)."""
+
+    def __init__(
+        self,
+        upstreams: Upstreams,
+        ledger: Ledger,
+        board: HealthBoard,
+        keyring: Keyring,
+        *,
+        clock: Callable[[], float],
+        rng: Callable[[], float],
+        max_attempts: int,
+        max_answer_bytes: int,
+    ) -> None:
+        self._upstreams = upstreams
+        self._ledger = ledger
+        self._board = board
+        self._keyring = keyring
+        self._clock = clock
+        self._rng = rng
+        self._max_attempts = max_attempts
+        self._max_answer_bytes = max_answer_bytes
+        self._origins: dict[tuple[str, str, int], Origin] = {}
+
+    async def serve(self, exchange: Exchange, plan: Plan) -> None:
+        """Tries the plan's targets until one answers. Raises a TokenhubError where none did and nothing was sent."""
+        picker = TargetPicker(plan, self._board, self._keyring, self._rng)
+        failures: list[tuple[Choice, Failure]] = []
+        while exchange.attempts < self._max_attempts:
+            choice = picker.find_next()
+            if choice is None:
+                break
+            exchange.attempts += 1
+            failure = await self._attempt(exchange, choice)
+            if failure is None:
+                return
+            failures.append((choice, failure))
+            if not failure.retry_elsewhere:
+                break
+            picker.failed(choice, failure)
+        await refuse(exchange, failures, picker.unusable)
+
+    async def _attempt(self, exchange: Exchange, choice: Choice) -> Failure | None:
+        """One attempt, one account. None: the caller has been answered."""
+        prepared = self._prepare(exchange, choice)
+        account = self._ledger.open(exchange, choice.target, choice.credential.id)
+        account.translated = not prepared.native
+        exchange.drain = choice.target.provider.on_disconnect == "drain"
+        relay = self._make_relay(exchange, choice, prepared, account) if exchange.stream else None
+        endpoint_id = choice.target.endpoint.id
+        self._board.enter(endpoint_id)
+        exchange.began_at = exchange.received_at = self._clock()
+        try:
+            failure = await self._exchange_bytes(exchange, choice, prepared, account, relay)
+        except asyncio.CancelledError:
+            failure = await self._interrupted(exchange, choice, account, relay)
+            if failure is None:
+                raise
+        except BaseException:
+            account.close("failed", NOTHING_USED, error_class="internal")
+            raise
+        finally:
+            self._board.leave(endpoint_id)
+            exchange.upstream_seconds += self._clock() - exchange.began_at
+        if failure is not None and relay is not None and relay.committed:
+            return None
+        self._tell_board(choice, failure)
+        return failure
+
+    def _prepare(self, exchange: Exchange, choice: Choice) -> Prepared:
+        adapter, target, operation = choice.adapter, choice.target, exchange.wire.operation
+        inbound = Inbound(exchange.headers, exchange.query)
+        if operation in adapter.native:
+            body = exchange.body.edited(adapter.edits(target, operation, exchange.body.data))
+            exchange.losses = ()
+            return Prepared(adapter.request(target, operation, body, inbound, stream=exchange.stream), operation, True)
+        upstream_operation, body, losses = adapter.encode_chat(exchange.get_call(), target)
+        exchange.losses = losses.names()
+        wire = adapter.request(target, upstream_operation, body, Inbound({}), stream=exchange.stream)
+        return Prepared(wire, upstream_operation, False)
+
+    def _make_relay(self, exchange: Exchange, choice: Choice, prepared: Prepared, account: Account) -> StreamRelay:
+        side: Side
+        if prepared.native:
+            watch = choice.adapter.stream_watch(prepared.operation)
+            side = NativeSide(watch, None if wants_usage(exchange) else strip_injected_usage)
+        else:
+            encoder = exchange.wire.stream_encoder(model=exchange.asked, call=exchange.get_call())
+            side = TranslatedSide(choice.adapter.stream_decoder(), encoder)
+        provider = choice.target.provider.name
+        metrics = self._ledger.metrics
+        return StreamRelay(
+            exchange,
+            account,
+            side,
+            head=lambda: self._head(exchange, choice, b"text/event-stream; charset=utf-8"),
+            clock=self._clock,
+            on_malformed=lambda: metrics.add("malformed_events", (provider,)),
+            on_heartbeat=lambda: metrics.add("heartbeats", (provider,)),
+        )
+
+    async def _exchange_bytes(
+        self, exchange: Exchange, choice: Choice, prepared: Prepared, account: Account, relay: StreamRelay | None
+    ) -> Failure | None:
+        timeouts = choice.target.provider.timeouts
+        upstream = self._upstreams.in_process if choice.adapter.in_process else self._upstreams.network
+        wire = prepared.wire
+        request = UpstreamRequest(
+            self._origin(choice.target.endpoint), wire.method, wire.path, wire.headers, wire.body
+        )
+        try:
+            response = await upstream.send(
+                request, connect_timeout=timeouts.connect, head_timeout=timeouts.first_event
+            )
+            try:
+                return await self._receive(exchange, choice, prepared, account, relay, response)
+            finally:
+                response.close()
+        except UpstreamFault as fault:
+            phase = getattr(fault, "phase", "")
+            failure = failure_of(fault, timeouts.connect if phase in ("connect", "pool") else timeouts.first_event)
+            account.close("failed", NOTHING_USED, error_class=failure.kind, error_detail=failure.message)
+            return failure
+
+    async def _receive(
+        self,
+        exchange: Exchange,
+        choice: Choice,
+        prepared: Prepared,
+        account: Account,
+        relay: StreamRelay | None,
+        response: UpstreamResponse,
+    ) -> Failure | None:
+        headers = dict(response.headers)
+        account.upstream_request_id = _find_upstream_id(headers)
+        timeouts = choice.target.provider.timeouts
+        if not 200 <= response.status < 300:
+            body = await response.read_all(_ERROR_BODY_LIMIT, timeouts.between_events)
+            failure = choice.adapter.classify(response.status, headers, body)
+            return _close_failed(account, failure)
+        if relay is not None and headers.get(b"content-type", b"").startswith(b"text/event-stream"):
+            return await relay.run(response)
+        body = await response.read_all(self._max_answer_bytes, timeouts.between_events)
+        exchange.received_at = self._clock()
+        if relay is not None:
+            return _close_failed(account, choice.adapter.classify(response.status, headers, body))
+        return await self._answer(exchange, choice, prepared, account, headers, body)
+
+    async def _answer(
+        self,
+        exchange: Exchange,
+        choice: Choice,
+        prepared: Prepared,
+        account: Account,
+        headers: Mapping[bytes, bytes],
+        body: bytes,
+    ) -> Failure | None:
+        """A whole answer: checked, accounted, then sent."""
+        try:
+            usage, finish, model = choice.adapter.read_answer(prepared.operation, body)
+            out = body if prepared.native else self._translate(exchange, choice, body)
+        except ValueError:
+            return _close_failed(account, choice.adapter.classify(200, headers, body))
+        account.served_model = model
+        account.first_content_at = exchange.received_at
+        if usage is None:
+            usage = self._estimate(exchange, account, len(body))
+        account.close("completed", usage, status=200, finish_reason=finish, disconnected=exchange.disconnected)
+        answer_headers = self._head(exchange, choice, b"application/json")
+        if account.cost_nanos is not None:
+            answer_headers.append((b"x-tokenhub-cost-usd", usd_from_nanos(account.cost_nanos).encode()))
+        await exchange.answer(200, answer_headers, out)
+        return None
+
+    def _translate(self, exchange: Exchange, choice: Choice, body: bytes) -> bytes:
+        answer = choice.adapter.decode_chat(body)
+        exchange.losses += answer.losses.names()
+        return exchange.wire.write_answer(answer, model=exchange.asked, call=exchange.get_call())
+
+    def _estimate(self, exchange: Exchange, account: Account, characters: int) -> Usage:
+        return estimate_usage(
+            None, account.intent.input_estimate, characters, account.target.model, asked_limit(exchange)
+        )
+
+    async def _interrupted(
+        self, exchange: Exchange, choice: Choice, account: Account, relay: StreamRelay | None
+    ) -> Failure | None:
+        """Settles a cancelled attempt. A failure where the total deadline passed; None: somebody else cancels, so go on."""
+        why = exchange.take_interruption()
+        if why == "total":
+            return await self._out_of_time(choice, account, relay)
+        if relay is not None and relay.committed:
+            relay.settle("cancelled", disconnected=why == "disconnect")
+        else:
+            account.close("cancelled", self._estimate(exchange, account, 0), disconnected=why == "disconnect")
+        if why == "disconnect":
+            raise ClientGone
+        return None
+
+    async def _out_of_time(self, choice: Choice, account: Account, relay: StreamRelay | None) -> Failure:
+        total = choice.target.provider.timeouts.total
+        failure = Failure("fatal", 504, f"the request took longer than {total:g} s (deadline total)", code="deadline_total")
+        if relay is None:
+            return _close_failed(account, failure)
+        with contextlib.suppress(TimeoutError):  # A caller who reads nothing is not waited for once more.
+            async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                await relay.break_off(failure)
+        return failure
+
+    def _tell_board(self, choice: Choice, failure: Failure | None) -> None:
+        endpoint_id, credential_id = choice.target.endpoint.id, choice.credential.id
+        if failure is None or failure.kind in ("fatal", "context_overflow", "content_filter"):
+            self._board.endpoint_works(endpoint_id)
+        elif failure.kind == "rate_limited":
+            self._board.credential_limited(credential_id, choice.candidate.model.id, failure.retry_after)
+        elif failure.kind == "credential":
+            self._board.credential_refused(credential_id)
+        else:
+            self._board.endpoint_failed(endpoint_id)
+
+    def _head(self, exchange: Exchange, choice: Choice, content_type: bytes) -> Headers:
+        """The answer's headers, with what is known by now."""
+        headers = [
+            (b"content-type", content_type),
+            (b"x-tokenhub-request-id", exchange.request_id.encode()),
+            (b"x-request-id", exchange.request_id.encode()),
+            (b"x-tokenhub-model", choice.candidate.model.name.encode("latin-1", "replace")),
+            (b"x-tokenhub-provider", choice.candidate.provider.name.encode("latin-1", "replace")),
+            (b"x-tokenhub-attempts", b"%d" % exchange.attempts),
+            (b"x-tokenhub-reason", exchange.reason.encode("latin-1", "replace")),
+            (b"x-tokenhub-overhead-ms", b"%.2f" % (exchange.overhead(self._clock()) * 1000)),
+            (b"x-tokenhub-revision", b"%d" % exchange.snapshot.revision),
+        ]
+        if exchange.stream:
+            headers += ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
+        if exchange.losses:
+            headers.append((b"x-tokenhub-translation", ", ".join(exchange.losses).encode("latin-1", "replace")[:4000]))
+        return headers
+
+    def _origin(self, endpoint: EndpointSpec) -> Origin:
+        key = (endpoint.scheme, endpoint.host, endpoint.port)
+        origin = self._origins.get(key)
+        if origin is None:
+            origin = self._origins[key] = Origin(*key)
+        return origin
+
+
+def wants_usage(exchange: Exchange) -> bool:
+    """Whether the caller asked for the usage event itself, or its format always has one."""
+    if exchange.wire.operation is Operation.ANTHROPIC_MESSAGES:
+        return True
+    options = exchange.body.data.get("stream_options")
+    return isinstance(options, dict) and options.get("include_usage") is True
+
+
+def _close_failed(account: Account, failure: Failure) -> Failure:
+    account.close(
+        "failed", NOTHING_USED, status=failure.status, error_class=failure.kind, error_detail=failure.message
+    )
+    return failure
+
+
+def _find_upstream_id(headers: Mapping[bytes, bytes]) -> str:
+    for name in _UPSTREAM_ID_HEADERS:
+        if name in headers:
+            return headers[name].decode("latin-1")
+    return ""

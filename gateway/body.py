@@ -1,0 +1,270 @@
+"""A request's body: read under limits, parsed once with unique keys, and edited in place of being written anew. Data plane.
+
+Nobody downstream may see another document than the one that was checked: duplicate keys are refused at every depth, since
+two parsers that choose differently among them would let a caller name one model to us and another to the provider.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NoReturn
+
+import msgspec
+
+from tokenhub.core.errors import InvalidJSON, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+
+SMALL = 64 * 1024
+"""Bodies up to this many bytes are parsed in one go; larger ones piece by piece, so that the loop stays free."""
+
+_YIELD_BYTES = 512 * 1024
+_GAP = re.compile(rb'[\s]*[{,][\s]*("(?:[^"\\]|\\.)*")[\s]*:[\s]*')
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_items = msgspec.json.Decoder(list[msgspec.Raw])
+_string = msgspec.json.Decoder(str)
+_checker = msgspec.json.Decoder()
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+class ClientGone(Exception):
+    """The caller closed the connection before its request was complete."""
+
+
+class Body:
+    """A parsed JSON object: its bytes, its members, and where each top-level value stands in the bytes."""
+
+    __slots__ = ("_spans", "data", "raw")
+
+    def __init__(
+        self, raw: bytes | bytearray, data: dict[str, Any], spans: dict[str, tuple[int, int]] | None = None
+    ) -> None:
+        self.raw = raw
+        self.data = data
+        self._spans = spans
+
+    def edited(self, edits: Mapping[str, Any]) -> bytes:
+        """The bytes with these top-level members set (None: removed). Every other byte stays as the caller sent it."""
+        changes = {name: value for name, value in edits.items() if self.data.get(name) != value}
+        if not changes:
+            return bytes(self.raw)
+        if self._spans is None:
+            self._spans = _find_spans(self.raw)
+        pieces: list[tuple[int, int, bytes]] = []
+        added: list[bytes] = []
+        for name, value in changes.items():
+            span = self._spans.get(name)
+            if span is None:
+                added.append(msgspec.json.encode(name) + b":" + msgspec.json.encode(value))
+            elif value is None:
+                pieces.append((*_member_span(self.raw, self._spans, span), b""))
+            else:
+                pieces.append((*span, msgspec.json.encode(value)))
+        return self._splice(pieces, added, kept=len(self._spans) - sum(1 for piece in pieces if not piece[2]))
+
+    def _splice(self, pieces: list[tuple[int, int, bytes]], added: list[bytes], *, kept: int) -> bytes:
+        out: list[bytes | bytearray] = []
+        position = 0
+        for start, end, replacement in sorted(pieces):
+            out += (self.raw[position:start], replacement)
+            position = end
+        close = self.raw.rindex(b"}")
+        out.append(self.raw[position:close])
+        if added:
+            out.append((b"," if kept else b"") + b",".join(added))
+        out.append(self.raw[close:])
+        return b"".join(out)
+
+
+def _member_span(
+    raw: bytes | bytearray, spans: Mapping[str, tuple[int, int]], span: tuple[int, int]
+) -> tuple[int, int]:
+    """From a member's name to its comma: the comma before it, or, for the first one, the comma behind it."""
+    places = sorted(spans.values())
+    at = places.index(span)
+    if at:
+        return places[at - 1][1], span[1]
+    begin = raw.index(b"{") + 1
+    return (begin, span[1]) if len(places) == 1 else (begin, raw.index(b",", span[1]) + 1)
+
+
+async def read_body(receive: Receive, headers: Mapping[bytes, bytes], *, limit: int, timeout: float) -> bytes | bytearray:
+    """The whole body. Raises PayloadTooLarge, UnsupportedMediaType, RequestTimeout, or ClientGone."""
+    if headers.get(b"content-encoding", b"identity").lower() not in (b"identity", b""):
+        raise UnsupportedMediaType(
+            "compressed request bodies are not taken", param="content-encoding", hint="send the JSON uncompressed"
+        )
+    declared = headers.get(b"content-length", b"")
+    if declared.isdigit() and int(declared) > limit:
+        raise _too_large(limit)
+    message = await receive()
+    if not message.get("more_body") and message["type"] == "http.request":
+        body: bytes = message.get("body", b"")
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
+    try:
+        async with asyncio.timeout(timeout):
+            return await _read_chunks(receive, message, limit)
+    except TimeoutError as error:
+        raise RequestTimeout(f"the request body did not arrive within {timeout:g} s") from error
+
+
+async def _read_chunks(receive: Receive, message: dict[str, Any], limit: int) -> bytearray:
+    body = bytearray()
+    while True:
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise _too_large(limit)
+        if not message.get("more_body"):
+            return body
+        message = await receive()
+
+
+def _too_large(limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"the request body is over the limit of {limit} bytes",
+        details={"limit_bytes": limit},
+        hint="send less, or ask the operator to raise TOKENHUB_MAX_BODY_BYTES",
+    )
+
+
+async def parse_body(raw: bytes | bytearray) -> Body:
+    """The body as a JSON object. Raises InvalidJSON saying what is wrong and where."""
+    try:
+        if len(raw) <= SMALL:
+            data = _loads(bytes(raw))
+            if isinstance(data, dict):
+                return Body(raw, data)
+        elif raw.lstrip(b" \t\r\n")[:1] == b"{":
+            return await _Pieces().parse_body(raw)
+    except RecursionError as error:
+        raise InvalidJSON("the body is nested too deeply") from error
+    except UnicodeDecodeError as error:
+        raise InvalidJSON(f"the body is not valid UTF-8 (byte {error.start})") from error
+    except json.JSONDecodeError as error:
+        raise InvalidJSON(f"the body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})") from error
+    except ValueError as error:
+        raise InvalidJSON(f"the body is not valid JSON: {error}") from error
+    raise InvalidJSON("the body must be a JSON object")
+
+
+class _Walk:
+    """Goes through an object's text in step with its parsed members, so that each value's place is known.
+
+    A value that the parser took from a later duplicate breaks the step: complete JSON strings, objects and arrays are
+    never prefixes of one another, and behind a number or a word a comma or a brace must stand.
+    """
+
+    def __init__(self, raw: bytes | bytearray) -> None:
+        self._raw = raw
+        self._position = 0
+        self.spans: dict[str, tuple[int, int]] = {}
+
+    def pass_member(self, name: str, value: bytes) -> None:
+        """Goes over one member. Raises InvalidJSON where another one stands."""
+        gap = _GAP.match(self._raw, self._position)
+        if gap is None or _string.decode(gap[1]) != name or not self._raw.startswith(value, gap.end()):
+            self._refuse()
+        self._position = gap.end() + len(value)
+        self.spans[name] = (gap.end(), self._position)
+
+    def finish(self) -> None:
+        """Checks that nothing but the closing brace is left. Raises InvalidJSON."""
+        rest = self._raw[self._position :].translate(None, b" \t\r\n")
+        if rest != (b"}" if self.spans else b"{}"):
+            self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        gap = _GAP.match(self._raw, self._position)
+        name = _string.decode(gap[1]) if gap is not None else ""
+        if name in self.spans:
+            raise InvalidJSON(f"the key {name!r} stands twice in one object", param=name)
+        raise InvalidJSON("a key stands twice in one object")
+
+
+def _find_spans(raw: bytes | bytearray) -> dict[str, tuple[int, int]]:
+    walk = _Walk(raw)
+    for name, value in _members.decode(raw).items():
+        walk.pass_member(name, bytes(value))
+    return walk.spans
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise InvalidJSON(f"the key {name!r} stands twice in one object", param=name)
+            seen.add(name)
+    return members
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise InvalidJSON(f"{name} is not a JSON number")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        raise InvalidJSON(f"the number {text[:40]} is too large")
+    return number
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
+
+
+def _loads(raw: bytes) -> Any:
+    text = raw.decode()
+    if text.startswith("\ufeff"):
+        raise InvalidJSON("the body starts with a byte order mark", hint="send UTF-8 without one")
+    if _SURROGATE.search(raw) is not None:
+        _checker.decode(raw)  # the standard library lets half a surrogate pair through; no provider takes one
+    return _decoder.decode(text)
+
+
+class _Pieces:
+    """Parses a large document in steps of bounded work, giving way to the loop between them."""
+
+    def __init__(self) -> None:
+        self._done = 0
+
+    async def _worked(self, size: int) -> None:
+        self._done += size
+        if self._done >= _YIELD_BYTES:
+            self._done = 0
+            await asyncio.sleep(0)
+
+    async def parse_body(self, raw: bytes | bytearray) -> Body:
+        data, spans = await self._parse_object(raw)
+        return Body(raw, data, spans)
+
+    async def _parse(self, piece: bytes) -> Any:
+        await self._worked(len(piece))
+        if len(piece) <= SMALL:
+            return _loads(piece)
+        if piece.startswith(b'"'):
+            return _string.decode(piece)
+        if piece.startswith(b"["):
+            return [await self._parse(bytes(item)) for item in _items.decode(piece)]
+        if piece.startswith(b"{"):
+            return (await self._parse_object(piece))[0]
+        return _loads(piece)
+
+    async def _parse_object(self, raw: bytes | bytearray) -> tuple[dict[str, Any], dict[str, tuple[int, int]]]:
+        data: dict[str, Any] = {}
+        walk = _Walk(raw)
+        members = _members.decode(raw)
+        for name, value in members.items():
+            piece = bytes(value)
+            await self._worked(len(piece))
+            walk.pass_member(name, piece)
+            data[name] = await self._parse(piece)
+        walk.finish()
+        return data, walk.spans

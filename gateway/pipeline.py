@@ -1,0 +1,144 @@
+"""The way of one request: authenticate → admit → parse → plan → attempt. Data plane; readable in one screen.
+
+The snapshot is read once, at the top; everything below gets it from the exchange.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from gateway.attempt import Attempts
+from gateway.authenticate import authenticate, check_scope
+from gateway.body import Receive, parse_body, read_body
+from gateway.config import GatewayConfig
+from gateway.exchange import Exchange
+from gateway.metrics import Metrics
+from gateway.settle import estimate_input_tokens
+from gateway.wire.anthropic_count_tokens import estimate_tokens
+from providers.adapters.base import Operation
+from providers.adapters.registry import get_adapter
+from routing.engine.plan import Features, Plan, make_plan
+from tokenhub.core.current import Current
+from tokenhub.core.errors import NotReady
+from usage.journal import Journal
+
+NEEDS: Mapping[Operation, frozenset[str]] = {
+    Operation.OPENAI_CHAT: frozenset({"chat"}),
+    Operation.OPENAI_COMPLETIONS: frozenset({"completions"}),
+    Operation.OPENAI_EMBEDDINGS: frozenset({"embeddings"}),
+    Operation.ANTHROPIC_MESSAGES: frozenset({"chat"}),
+    Operation.ANTHROPIC_COUNT_TOKENS: frozenset({"chat"}),
+}
+"""What a model must be able to do to serve each operation."""
+
+
+class Pipeline:
+    """Serves one request after another. One object a worker; `wall` gives Unix seconds, `clock` monotonic seconds."""
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        current: Current,
+        journal: Journal,
+        attempts: Attempts,
+        metrics: Metrics,
+        *,
+        wall: Callable[[], float],
+        clock: Callable[[], float],
+    ) -> None:
+        self._config = config
+        self._current = current
+        self._journal = journal
+        self._attempts = attempts
+        self._metrics = metrics
+        self._wall = wall
+        self._clock = clock
+        self._body_bytes = 0
+        self._drains = 0
+
+    async def run(self, exchange: Exchange, receive: Receive) -> None:
+        """Serves the request, or raises a TokenhubError before anything was sent."""
+        exchange.started_at = self._clock()
+        exchange.snapshot = self._current.get()
+        exchange.key = authenticate(
+            exchange.snapshot, exchange.headers, exchange.query, peppers=self._config.peppers, now=self._wall()
+        )
+        check_scope(exchange.key, exchange.wire.scope)
+        size = self._admit(exchange)
+        try:
+            raw = await read_body(
+                receive, exchange.headers, limit=self._config.max_body_bytes, timeout=self._config.body_timeout
+            )
+            self._body_bytes += len(raw) - size
+            size = len(raw)
+            exchange.body = await parse_body(raw)
+            await self._serve(exchange, receive)
+        finally:
+            self._body_bytes -= size
+
+    def _admit(self, exchange: Exchange) -> int:
+        """Refuses work that could not be held or accounted. The bytes of memory that the body is booked with."""
+        if not self._journal.available:
+            self._metrics.add("journal_refusals", ())
+            raise NotReady("the usage journal can't be written, so no request is taken", retry_after=5)
+        declared = exchange.headers.get(b"content-length", b"")
+        size = min(int(declared), self._config.max_body_bytes) if declared.isdigit() and len(declared) < 16 else 0
+        if self._body_bytes + size > self._config.max_inflight_body_bytes:
+            raise NotReady("too many large requests are under way", code="overloaded", retry_after=1)
+        self._body_bytes += size
+        return size
+
+    async def _serve(self, exchange: Exchange, receive: Receive) -> None:
+        body = exchange.body.data
+        exchange.wire.check(body)
+        exchange.asked = body["model"]
+        exchange.stream = body.get("stream") is True
+        operation = exchange.wire.operation
+        plan = make_plan(exchange.snapshot, exchange.key, Features(exchange.asked, NEEDS[operation]))
+        exchange.reason = plan.reason
+        if operation is Operation.ANTHROPIC_COUNT_TOKENS and not _counts_itself(plan):
+            await self._count_here(exchange)
+            return
+        loop = asyncio.get_running_loop()
+        watcher = asyncio.Task(self._watch(exchange, receive), loop=loop, eager_start=True)
+        total = plan.candidates[0].provider.timeouts.total
+        timer = loop.call_later(total, exchange.interrupt, "total")
+        try:
+            await self._attempts.serve(exchange, plan)
+        finally:
+            timer.cancel()
+            watcher.cancel()
+            self._drains -= exchange.disconnected
+
+    async def _watch(self, exchange: Exchange, receive: Receive) -> None:
+        """Waits for the caller to go away; then the upstream call is closed, or drained where the provider says so."""
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        if exchange.finished:
+            return
+        self._metrics.add("client_disconnects", (exchange.wire.operation.value,))
+        if exchange.drain and self._drains < self._config.max_drains:
+            self._drains += 1
+            exchange.disconnected = True
+        else:
+            exchange.interrupt("disconnect")
+
+    async def _count_here(self, exchange: Exchange) -> None:
+        """No provider call, so no attempt: the plan's first target has no counting endpoint."""
+        tokens = estimate_tokens(exchange.body.data) or estimate_input_tokens(exchange)
+        await exchange.answer(
+            200,
+            [
+                (b"content-type", b"application/json"),
+                (b"x-tokenhub-request-id", exchange.request_id.encode()),
+                (b"x-tokenhub-reason", b"estimated"),
+                (b"x-tokenhub-revision", b"%d" % exchange.snapshot.revision),
+            ],
+            b'{"input_tokens":%d}' % tokens,
+        )
+
+
+def _counts_itself(plan: Plan) -> bool:
+    adapter = get_adapter(plan.candidates[0].provider.kind)
+    return Operation.ANTHROPIC_COUNT_TOKENS in adapter.native

@@ -1,0 +1,280 @@
+"""Passes a provider's stream on to the caller: bytes untouched on a same-format route, translated on another. Data plane.
+
+Nothing is committed to the caller before the first event that carries content (or ends the answer), so failing over is possible
+until then. After it, a break gives the format's own error event and never a false end. The account is closed before the last byte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import replace
+
+from gateway.exchange import Exchange, Headers
+from gateway.settle import Account, estimate_usage
+from gateway.upstream.seam import UpstreamFault, UpstreamResponse, UpstreamTimeout
+from gateway.wire.base import StreamEncoder
+from providers.adapters.base import Failure, Signal, StreamDecoder, StreamWatch
+from tokenhub.core.attempts import Outcome
+from tokenhub.core.errors import AllAttemptsFailed, TokenhubError
+from tokenhub.core.sse import Event, EventReader, EventTooLarge
+from tokenhub.core.usage import NOTHING_USED, Usage
+
+COMMIT = Signal.CONTENT | Signal.FINISH
+STOP = Signal.END | Signal.ERROR
+_DRAIN_SECONDS = 1.0
+
+
+class Side(ABC):
+    """How one stream's events become the caller's bytes."""
+
+    reading: StreamWatch | StreamDecoder
+
+    @abstractmethod
+    def take(self, event: Event) -> tuple[Signal, bytes]:
+        """What the event means, and the bytes to relay for it (the end mark is held back)."""
+
+    @abstractmethod
+    def end(self) -> bytes:
+        """The bytes that close a good stream."""
+
+
+class NativeSide(Side):
+    """The caller's own format: events pass as they are, less what was only sent because we asked for usage."""
+
+    def __init__(self, watch: StreamWatch, strip_usage: Callable[[bytes], bytes] | None) -> None:
+        self.reading: StreamWatch = watch
+        self._strip = strip_usage
+        self._end = b""
+
+    def take(self, event: Event) -> tuple[Signal, bytes]:
+        data = event.data
+        if data is None:
+            return Signal.NONE, event.raw
+        signal = self.reading.see(event.name, data)
+        if signal & Signal.END:
+            self._end = event.raw
+            return signal, b""
+        if self._strip is None:
+            return signal, event.raw
+        return signal, b"" if signal & Signal.USAGE_ONLY else self._strip(event.raw)
+
+    def end(self) -> bytes:
+        return self._end
+
+
+class TranslatedSide(Side):
+    """Another format: decoded, then encoded in the caller's."""
+
+    def __init__(self, decoder: StreamDecoder, encoder: StreamEncoder) -> None:
+        self.reading: StreamDecoder = decoder
+        self._encoder = encoder
+
+    def take(self, event: Event) -> tuple[Signal, bytes]:
+        if event.data is None:
+            return Signal.NONE, b""
+        signal, events = self.reading.decode(event.name, event.data)
+        return signal, self._encoder.encode(events) if events else b""
+
+    def end(self) -> bytes:
+        return self._encoder.end()
+
+
+class StreamRelay:
+    """Relays one stream. `head` gives the answer's headers once they are needed; `clock` is monotonic, in seconds."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        account: Account,
+        side: Side,
+        *,
+        head: Callable[[], Headers],
+        clock: Callable[[], float],
+        on_malformed: Callable[[], None],
+        on_heartbeat: Callable[[], None],
+    ) -> None:
+        self._exchange = exchange
+        self._account = account
+        self._side = side
+        self._head = head
+        self._clock = clock
+        self._on_malformed = on_malformed
+        self._on_heartbeat = on_heartbeat
+        self._timeouts = account.target.provider.timeouts
+        self._heartbeat = account.target.provider.heartbeat
+        self._held: list[bytes] = []
+        self._seen = Signal.NONE
+        self.committed = False
+
+    async def run(self, response: UpstreamResponse) -> Failure | None:
+        """Relays to the end. None: the caller has an answer (whole or broken off); else why it failed before it began."""
+        try:
+            whole = await self._pump(response)
+        except (UpstreamFault, EventTooLarge) as fault:
+            return await self.break_off(failure_of(fault, self._timeouts.between_events))
+        failure = self._side.reading.failure
+        if self._seen & Signal.ERROR:
+            return await self.break_off(failure or Failure("transient", 502, "the provider sent an error event"))
+        if not whole:
+            return await self.break_off(Failure("transient", 502, "the provider's stream broke off"))
+        await self._finish()
+        await _drain(response)
+        return None
+
+    async def _pump(self, response: UpstreamResponse) -> bool:
+        """Relays until the end mark, an error event, or the upstream's end. Whether the stream was whole."""
+        reader = EventReader()
+        waited_since, limit = self._clock(), self._timeouts.first_event
+        while True:
+            chunk = response.read_nowait()
+            if chunk is None:
+                chunk = await self._wait(response, waited_since, limit)
+            events = reader.feed(chunk) if chunk else reader.finish()
+            if events:
+                waited_since, limit = self._clock(), self._timeouts.between_events
+                self._take(events)
+                if self._seen & STOP:
+                    return bool(self._seen & Signal.END) and self.committed
+                if self.committed and self._held:
+                    await self._flush()
+            if not chunk:
+                # Some vendors end without a mark; a finish reason is as good. Nothing less is.
+                return bool(self._seen & Signal.FINISH)
+
+    def _take(self, events: list[Event]) -> None:
+        for event in events:
+            signal, data = self._side.take(event)
+            if data:
+                self._held.append(data)
+                self._account.events += 1
+            if signal:
+                self._seen |= signal
+                if signal & Signal.MALFORMED:
+                    self._on_malformed()
+                if signal & COMMIT and not self.committed:
+                    self.committed = True
+                    self._account.first_content_at = self._exchange.received_at = self._clock()
+                if signal & STOP:
+                    if signal & Signal.ERROR and data:
+                        self._held.pop()
+                    return
+
+    async def _wait(self, response: UpstreamResponse, since: float, limit: float) -> bytes:
+        """The next bytes, with a heartbeat to the caller where the provider's setting asks for one."""
+        while True:
+            left = since + limit - self._clock()
+            if left <= 0:
+                raise UpstreamTimeout("read")
+            if not self._heartbeat or self._heartbeat >= left:
+                return await response.read(left)
+            try:
+                return await response.read(self._heartbeat)
+            except UpstreamTimeout:
+                await self._start()
+                await self._exchange.write(self._exchange.wire.heartbeat, more=True)
+                self._on_heartbeat()
+
+    async def _start(self) -> None:
+        if not self._exchange.sent_anything:
+            await self._exchange.start(200, self._head())
+
+    async def _flush(self) -> None:
+        await self._start()
+        data = self._held[0] if len(self._held) == 1 else b"".join(self._held)
+        self._held.clear()
+        await self._exchange.write(data, more=True)
+
+    def usage(self) -> Usage:
+        """What this stream used: as told if it was told to the end, else estimated from what was seen."""
+        reading, account = self._side.reading, self._account
+        if reading.usage is not None and self._seen & Signal.FINISH:
+            return reading.usage
+        return estimate_usage(
+            reading.usage,
+            account.intent.input_estimate,
+            reading.output_characters,
+            account.target.model,
+            asked_limit(self._exchange),
+        )
+
+    def _used_before_content(self) -> Usage:
+        """A provider that told of its input before it failed may bill that much; nothing was generated."""
+        told = self._side.reading.usage
+        if told is None:
+            return NOTHING_USED
+        return replace(told, output=0, reasoning=0, source="estimated", method="input told, nothing relayed")
+
+    def settle(self, outcome: Outcome, *, failure: Failure | None = None, disconnected: bool = False) -> None:
+        """Closes the account with what was seen so far."""
+        reading = self._side.reading
+        self._account.served_model = reading.model
+        self._account.close(
+            outcome,
+            self.usage(),
+            status=200,
+            error_class=failure.kind if failure is not None else "",
+            error_detail=failure.message if failure is not None else "",
+            finish_reason=reading.finish_reason,
+            disconnected=disconnected or self._exchange.disconnected,
+        )
+
+    async def _finish(self) -> None:
+        self._held.append(self._side.end())
+        self.settle("completed")
+        await self._start()
+        await self._exchange.write(b"".join(self._held), more=False)
+
+    async def break_off(self, failure: Failure) -> Failure | None:
+        """Before content: the failure, for the next attempt. After it: the format's error event, and the account as truncated."""
+        if not self.committed:
+            self._account.close(
+                "failed",
+                self._used_before_content(),
+                status=failure.status,
+                error_class=failure.kind,
+                error_detail=failure.message,
+            )
+            return failure
+        self.settle("truncated", failure=failure)
+        await self._start()
+        error = stream_error(failure)
+        self._held.append(self._exchange.wire.error_event(error, self._exchange.request_id))
+        await self._exchange.write(b"".join(self._held), more=False)
+        return None
+
+
+def stream_error(failure: Failure) -> TokenhubError:
+    """The error that a caller is told when a stream breaks off after it began."""
+    return AllAttemptsFailed(
+        f"the provider's stream broke off: {failure.message}", code="stream_interrupted", retry_after=failure.retry_after
+    )
+
+
+def failure_of(fault: Exception, seconds: float) -> Failure:
+    """An upstream fault as a classified failure: always transient, with the status that the caller would be told."""
+    if isinstance(fault, UpstreamTimeout):
+        what = {"connect": "connect", "pool": "connect", "head": "first_event", "read": "between_events"}[fault.phase]
+        return Failure("transient", 504, f"{fault} (deadline {what}, {seconds:g} s)", code=f"deadline_{what}")
+    return Failure("transient", 502, str(fault), code=type(fault).__name__)
+
+
+def asked_limit(exchange: Exchange) -> int:
+    """The bound on output tokens that the caller set, 0 = none."""
+    data = exchange.body.data
+    for name in ("max_completion_tokens", "max_tokens"):
+        value = data.get(name)
+        if isinstance(value, int) and value > 0:
+            return value
+    return 0
+
+
+async def _drain(response: UpstreamResponse) -> None:
+    """Reads what follows the end mark (mostly the last chunk's frame), so that the connection can be used again."""
+    try:
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            while await response.read(_DRAIN_SECONDS):
+                pass
+    except (UpstreamFault, TimeoutError):
+        return  # The answer is complete; the connection is simply not kept.

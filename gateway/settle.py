@@ -1,0 +1,212 @@
+"""Accounting of attempts: the journal's intent before dispatch, its final after, and the counters. Data plane.
+
+One attempt, one intent, one final. Whoever opens an `Account` closes it on every path; closing twice counts once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from dataclasses import replace
+
+from gateway.exchange import Exchange
+from gateway.metrics import Metrics
+from providers.adapters.base import Target
+from tokenhub.core.attempts import AttemptFinal, AttemptIntent, Outcome
+from tokenhub.core.money import price_usage
+from tokenhub.core.specs import ModelSpec
+from tokenhub.core.usage import NOTHING_USED, Usage
+from usage.journal import Journal, JournalUnavailable
+
+CHARACTERS_PER_TOKEN = 4
+_ESTIMATE_WHOLE_BODY = 64 * 1024
+
+
+class Identifiers:
+    """Ids that sort by time within a process and never repeat between processes: 80 random bits, then a count."""
+
+    def __init__(self) -> None:
+        self._prefix = os.urandom(10).hex()
+        self._count = itertools.count(1)
+
+    def next(self) -> str:
+        """A new id of 28 hexadecimal digits."""
+        return f"{self._prefix}{next(self._count):08x}"
+
+
+def estimate_input_tokens(exchange: Exchange) -> int:
+    """A rough bound of the prompt in tokens, from the text's length. Used only where no provider counted."""
+    raw = exchange.body.raw
+    if len(raw) <= _ESTIMATE_WHOLE_BODY:
+        return len(raw) // CHARACTERS_PER_TOKEN
+    return _count_text(exchange.body.data) // CHARACTERS_PER_TOKEN
+
+
+def _count_text(value: object) -> int:
+    """Characters of text in a parsed body; embedded media (long strings without a space near their start) count little."""
+    total, stack = 0, [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, str):
+            media = len(item) > 10_000 and " " not in item[:1000]
+            total += 4 * 1000 if media else len(item)
+        elif isinstance(item, dict):
+            stack.extend(item.values())
+        elif isinstance(item, list):
+            stack.extend(item)
+    return total
+
+
+def estimate_usage(seen: Usage | None, input_estimate: int, characters: int, model: ModelSpec, asked_limit: int) -> Usage:
+    """Usage of an answer whose own was never told: what was seen of the input, the output by its length, never above its bound."""
+    output = -(-characters // CHARACTERS_PER_TOKEN)
+    for bound in (asked_limit, model.max_output_tokens):
+        if bound:
+            output = min(output, bound)
+    if seen is not None and seen.input_total:
+        return replace(seen, output=max(seen.output, output), source="estimated", method="input told, output by length")
+    return Usage(input=input_estimate, output=output, source="estimated", method="by length")
+
+
+class Ledger:
+    """Opens accounts. One object a worker."""
+
+    def __init__(
+        self, journal: Journal, metrics: Metrics, wall: Callable[[], float], clock: Callable[[], float]
+    ) -> None:
+        self.journal = journal
+        self.metrics = metrics
+        self.wall = wall
+        self.clock = clock
+        self._identifiers = Identifiers()
+
+    def new_id(self) -> str:
+        """A new request or attempt id."""
+        return self._identifiers.next()
+
+    def open(self, exchange: Exchange, target: Target, credential_id: str) -> Account:
+        """Writes the intent. Raises JournalUnavailable if the journal can't be written: nothing is dispatched unaccounted."""
+        model, provider, key = target.model, target.provider, exchange.key
+        price = model.price
+        intent = AttemptIntent(
+            attempt_id=self.new_id(),
+            request_id=exchange.request_id,
+            number=exchange.attempts,
+            started_at=self.wall(),
+            key_id=key.id,
+            team=key.team,
+            project=key.project,
+            operation=exchange.wire.operation.value,
+            streamed=exchange.stream,
+            asked_model=exchange.asked[:200],
+            model_id=model.id,
+            model=model.name,
+            upstream_model=model.upstream_name,
+            provider_id=provider.id,
+            provider=provider.name,
+            endpoint=target.endpoint.origin,
+            credential_id=credential_id,
+            snapshot_revision=exchange.snapshot.revision,
+            price_version=price.version if price is not None else "",
+            price_rates=price.rates if price is not None else None,
+            input_estimate=estimate_input_tokens(exchange),
+        )
+        try:
+            self.journal.intent(intent)
+        except JournalUnavailable:
+            self.metrics.add("journal_refusals", ())
+            raise
+        return Account(self, intent, target)
+
+
+class Account:
+    """One attempt's account, from its intent to its final."""
+
+    __slots__ = (
+        "_closed",
+        "_ledger",
+        "_opened_at",
+        "cost_nanos",
+        "events",
+        "first_content_at",
+        "intent",
+        "served_model",
+        "target",
+        "translated",
+        "upstream_request_id",
+        "usage",
+    )
+
+    def __init__(self, ledger: Ledger, intent: AttemptIntent, target: Target) -> None:
+        self._ledger = ledger
+        self._opened_at = ledger.clock()
+        self._closed = False
+        self.intent = intent
+        self.target = target
+        self.usage: Usage = NOTHING_USED
+        self.cost_nanos: int | None = 0
+        self.events = 0
+        self.first_content_at = 0.0
+        self.served_model = ""
+        self.upstream_request_id = ""
+        self.translated = False
+
+    def close(
+        self,
+        outcome: Outcome,
+        usage: Usage,
+        *,
+        status: int = 0,
+        error_class: str = "",
+        error_detail: str = "",
+        finish_reason: str = "",
+        disconnected: bool = False,
+    ) -> None:
+        """Prices the usage and writes the final; a second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        ledger, target = self._ledger, self.target
+        self.usage = usage
+        self.cost_nanos = price_usage(usage, target.model.price)
+        duration = ledger.clock() - self._opened_at
+        first = self.first_content_at - self._opened_at if self.first_content_at else -0.001
+        ledger.journal.final(
+            AttemptFinal(
+                attempt_id=self.intent.attempt_id,
+                outcome=outcome,
+                ended_at=ledger.wall(),
+                usage=usage,
+                cost_nanos=self.cost_nanos,
+                status=status,
+                error_class=error_class,
+                error_detail=error_detail[:300],
+                finish_reason=finish_reason,
+                duration_ms=int(duration * 1000),
+                first_token_ms=int(first * 1000),
+                relayed_events=self.events,
+                client_disconnected=disconnected,
+                upstream_request_id=self.upstream_request_id[:100],
+                served_model=self.served_model[:200],
+                translated=self.translated,
+            )
+        )
+        self._count(outcome, error_class, first)
+
+    def _count(self, outcome: Outcome, error_class: str, first: float) -> None:
+        metrics = self._ledger.metrics
+        provider, model = self.target.provider.name, self.target.model.name
+        metrics.add("attempts", (provider, model, outcome))
+        if error_class:
+            metrics.add("upstream_errors", (provider, error_class))
+        for bucket, count in self.usage.counts().items():
+            metrics.add("tokens", (provider, model, bucket), count)
+        if self.cost_nanos is None:
+            metrics.add("unpriced_attempts", (provider, model))
+        elif self.cost_nanos:
+            metrics.add("cost_nanodollars", (provider, model), self.cost_nanos)
+        if self.events:
+            metrics.add("stream_events", (provider,), self.events)
+        if first > 0:
+            metrics.observe("first_token_seconds", (provider, model), first)

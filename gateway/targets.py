@@ -1,0 +1,124 @@
+"""Which endpoint and credential each attempt of a plan goes to, given what failed before. Data plane.
+
+Healthy ones first, in the plan's order; then those that rest, since a lone target is probed rather than banned. None twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from gateway.health import HealthBoard
+from providers.adapters.base import Adapter, Failure, Target
+from providers.adapters.registry import get_adapter
+from routing.engine.plan import Candidate, Plan, choose_endpoint
+from tokenhub.core.errors import TokenhubError
+from tokenhub.core.specs import CredentialSpec, EndpointSpec
+from vault.keyring import Keyring
+
+_NO_CREDENTIAL = CredentialSpec(id="", name="none", source="none")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Where one attempt goes."""
+
+    candidate: Candidate
+    adapter: Adapter
+    target: Target
+    credential: CredentialSpec
+
+
+class TargetPicker:
+    """Hands out the attempts of one request. `rng` gives numbers in [0, 1)."""
+
+    def __init__(self, plan: Plan, board: HealthBoard, keyring: Keyring, rng: Callable[[], float]) -> None:
+        self._candidates = list(plan.candidates)
+        self._board = board
+        self._keyring = keyring
+        self._rng = rng
+        self._tried_endpoints: set[str] = set()
+        self._spent_credentials: set[str] = set()
+        self._spent_candidates: set[str] = set()
+        self._smallest_context = 0
+        self.unusable: list[tuple[str, str]] = []
+        """Providers whose credentials could not be had, and why; nothing was sent to them."""
+
+    def failed(self, choice: Choice, failure: Failure) -> None:
+        """Takes a failed attempt into account for the next choice."""
+        model = choice.candidate.model
+        if failure.kind in ("rate_limited", "credential"):
+            self._spent_credentials.add(choice.credential.id)
+            if not choice.credential.id:
+                self._spent_candidates.add(model.id)
+        elif failure.kind == "transient":
+            self._tried_endpoints.add(choice.target.endpoint.id)
+        else:
+            self._spent_candidates.add(model.id)
+        if failure.kind == "context_overflow":
+            self._smallest_context = max(self._smallest_context, model.context_tokens)
+
+    def find_next(self) -> Choice | None:
+        """The next attempt, or None when every way was tried."""
+        for healthy_only in (True, False):
+            for candidate in self._open_candidates():
+                choice = self._choose(candidate, healthy_only=healthy_only)
+                if choice is not None:
+                    return choice
+        return None
+
+    def _open_candidates(self) -> Iterator[Candidate]:
+        for candidate in self._candidates:
+            model = candidate.model
+            too_small = 0 < model.context_tokens <= self._smallest_context
+            if model.id not in self._spent_candidates and not too_small:
+                yield candidate
+
+    def _choose(self, candidate: Candidate, *, healthy_only: bool) -> Choice | None:
+        endpoint = self._choose_endpoint(candidate, healthy_only=healthy_only)
+        if endpoint is None:
+            return None
+        found = self._choose_credential(candidate, healthy_only=healthy_only)
+        if found is None:
+            return None
+        credential, secret = found
+        provider = candidate.provider
+        target = Target(provider, candidate.model, endpoint, secret)
+        return Choice(candidate, get_adapter(provider.kind), target, credential)
+
+    def _choose_endpoint(self, candidate: Candidate, *, healthy_only: bool) -> EndpointSpec | None:
+        board, tried = self._board, self._tried_endpoints
+
+        def usable(endpoint: EndpointSpec) -> bool:
+            return endpoint.id not in tried and (not healthy_only or board.endpoint_usable(endpoint.id))
+
+        return choose_endpoint(
+            candidate.provider.endpoints, lambda endpoint: board.count_in_flight(endpoint.id), usable, self._rng()
+        )
+
+    def _choose_credential(self, candidate: Candidate, *, healthy_only: bool) -> tuple[CredentialSpec, str] | None:
+        pool = [
+            credential
+            for credential in candidate.provider.credentials or (_NO_CREDENTIAL,)
+            if credential.id not in self._spent_credentials
+            and (not healthy_only or self._board.credential_usable(credential.id, candidate.model.id))
+        ]
+        while pool:
+            credential = pool[0] if len(pool) == 1 else self._draw(pool)
+            if credential.source == "none":
+                return credential, ""
+            try:
+                return credential, self._keyring.get_secret(credential)
+            except TokenhubError as error:
+                self.unusable.append((candidate.provider.name, error.message))
+                self._spent_credentials.add(credential.id)
+                pool.remove(credential)
+        return None
+
+    def _draw(self, pool: list[CredentialSpec]) -> CredentialSpec:
+        mark = self._rng() * sum(credential.weight for credential in pool)
+        for credential in pool:
+            mark -= credential.weight
+            if mark < 0:
+                return credential
+        return pool[-1]

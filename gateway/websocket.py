@@ -1,0 +1,203 @@
+"""`WS /v1/stream`: the consumer API over one WebSocket, several requests in flight, each under its caller's id. Data plane.
+
+From the caller: `{"id": "a", "path": "/v1/chat/completions", "body": {…}}` starts a request, `{"id": "a", "cancel": true}` ends
+it. To the caller, each with the `id`: `{"type": "start", "status", "headers"}`, then for a stream `{"type": "event", "event",
+"data"}` each, or for a whole answer `{"type": "body", "body"}`, and at last `{"type": "end"}`. The key comes with the handshake
+(`Authorization` or `x-api-key`), or, for browsers, in a first message `{"key": "thk_…"}`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from gateway.app import Gateway
+from gateway.authenticate import authenticate
+from gateway.worker import Worker
+from tokenhub.core.errors import TokenhubError
+from tokenhub.core.sse import EventReader
+
+Message = dict[str, Any]
+MOST_IN_FLIGHT = 64
+_CLOSE_REFUSED = 4401
+_CLOSE_TOO_BIG = 1009
+
+
+class StreamSocket:
+    """The WebSocket application."""
+
+    def __init__(self, gateway: Gateway, worker: Worker) -> None:
+        self._gateway = gateway
+        self._worker = worker
+
+    async def __call__(
+        self,
+        scope: dict[str, Any],
+        receive: Callable[[], Awaitable[Message]],
+        send: Callable[[Message], Awaitable[None]],
+    ) -> None:
+        """One connection, until either side closes it."""
+        await receive()
+        await send({"type": "websocket.accept"})
+        session = _Session(self._gateway, self._worker, scope, send)
+        try:
+            while (message := await receive())["type"] == "websocket.receive":
+                if not await session.take(message):
+                    break
+        finally:
+            await session.close()
+
+
+class _Session:
+    def __init__(
+        self, gateway: Gateway, worker: Worker, scope: dict[str, Any], send: Callable[[Message], Awaitable[None]]
+    ) -> None:
+        self._gateway = gateway
+        self._worker = worker
+        self._headers: list[tuple[bytes, bytes]] = [
+            pair for pair in scope["headers"] if pair[0] in (b"authorization", b"x-api-key", b"anthropic-version")
+        ]
+        self._client = scope.get("client")
+        self._query = scope["query_string"]
+        self._send = send
+        self._calls: dict[str, _Call] = {}
+
+    async def take(self, message: Message) -> bool:
+        """Handles one message. False: the connection is to be closed."""
+        raw = message.get("bytes") or (message.get("text") or "").encode()
+        if len(raw) > self._worker.config.max_body_bytes:
+            await self._send({"type": "websocket.close", "code": _CLOSE_TOO_BIG})
+            return False
+        try:
+            asked = msgspec.json.decode(raw)
+        except (msgspec.DecodeError, RecursionError):
+            asked = None
+        if not isinstance(asked, dict):
+            await self._tell("", type="error", error={"code": "invalid_json", "message": "send one JSON object a message"})
+            return True
+        if "key" in asked:
+            self._headers.append((b"authorization", b"Bearer " + str(asked["key"]).encode("latin-1", "replace")))
+            return await self._check_key()
+        return await self._start_or_cancel(asked)
+
+    async def _check_key(self) -> bool:
+        worker = self._worker
+        try:
+            authenticate(
+                worker.current.get(),
+                dict(self._headers),
+                self._query,
+                peppers=worker.config.peppers,
+                now=worker.wall(),
+            )
+        except TokenhubError as error:
+            await self._tell("", type="error", error={"code": error.code, "message": error.message})
+            await self._send({"type": "websocket.close", "code": _CLOSE_REFUSED})
+            return False
+        await self._tell("", type="ready")
+        return True
+
+    async def _start_or_cancel(self, asked: dict[str, Any]) -> bool:
+        call_id = asked.get("id")
+        if not isinstance(call_id, str) or not 0 < len(call_id) <= 100:
+            problem = {"code": "invalid_request", "message": "id: a text of 1 to 100 characters is needed", "param": "id"}
+            await self._tell("", type="error", error=problem)
+        elif asked.get("cancel") is True:
+            if call_id in self._calls:
+                self._calls[call_id].leave()
+        elif call_id in self._calls:
+            await self._tell(call_id, type="error", error={"code": "conflict", "message": "this id is in flight already"})
+        elif len(self._calls) >= MOST_IN_FLIGHT:
+            problem = {"code": "rate_limited", "message": f"at most {MOST_IN_FLIGHT} requests may be in flight here"}
+            await self._tell(call_id, type="error", error=problem)
+        else:
+            self._start(call_id, asked)
+        return True
+
+    def _start(self, call_id: str, asked: dict[str, Any]) -> None:
+        path, body = asked.get("path", "/v1/chat/completions"), asked.get("body")
+        call = _Call(self._send, call_id, msgspec.json.encode(body))
+        self._calls[call_id] = call
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": path if isinstance(path, str) else "",
+            "query_string": self._query,
+            "headers": [*self._headers, (b"content-type", b"application/json")],
+            "client": self._client,
+        }
+        call.task = asyncio.create_task(self._gateway(scope, call.receive, call.send))
+        call.task.add_done_callback(lambda _: self._calls.pop(call_id, None))
+
+    async def close(self) -> None:
+        """The caller is gone: so is each of its requests."""
+        calls = list(self._calls.values())
+        for call in calls:
+            call.leave()
+        await asyncio.gather(*(call.task for call in calls if call.task is not None), return_exceptions=True)
+
+    async def _tell(self, call_id: str, **fields: Any) -> None:
+        await _tell(self._send, call_id, **fields)
+
+
+class _Call:
+    """One request: an ASGI receive and send of its own, over the shared socket."""
+
+    def __init__(self, send: Callable[[Message], Awaitable[None]], call_id: str, body: bytes) -> None:
+        self._socket = send
+        self._id = call_id
+        self._body: bytes | None = body
+        self._left = asyncio.Event()
+        self._reader: EventReader | None = None
+        self._whole: list[bytes] = []
+        self.task: asyncio.Task[None] | None = None
+
+    def leave(self) -> None:
+        """As if the caller had closed a connection of its own."""
+        self._left.set()
+
+    async def receive(self) -> Message:
+        """The request's body, then, when it comes, the caller's leave."""
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        await self._left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        """Turns the answer's parts into messages."""
+        if self._left.is_set():
+            return
+        if message["type"] == "http.response.start":
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in message["headers"]}
+            if headers.get("content-type", "").startswith("text/event-stream"):
+                self._reader = EventReader()
+            await _tell(self._socket, self._id, type="start", status=message["status"], headers=headers)
+            return
+        await self._pass_body(message.get("body", b""))
+        if not message.get("more_body"):
+            if self._reader is None:
+                await _tell(self._socket, self._id, type="body", body=_json_or_text(b"".join(self._whole)))
+            await _tell(self._socket, self._id, type="end")
+
+    async def _pass_body(self, data: bytes) -> None:
+        if self._reader is None:
+            self._whole.append(data)
+            return
+        for event in self._reader.feed(data):
+            if event.data is not None:
+                await _tell(self._socket, self._id, type="event", event=event.name, data=_json_or_text(event.data))
+
+
+def _json_or_text(data: bytes) -> Any:
+    try:
+        return msgspec.json.decode(data)
+    except msgspec.DecodeError:
+        return data.decode("utf-8", "replace")
+
+
+async def _tell(send: Callable[[Message], Awaitable[None]], call_id: str, **fields: Any) -> None:
+    await send({"type": "websocket.send", "text": msgspec.json.encode({"id": call_id, **fields}).decode()})

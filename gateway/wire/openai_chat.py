@@ -1,0 +1,57 @@
+"""OpenAI's chat completions as a consumer format: POST /v1/chat/completions. Data plane."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from gateway.wire._openai_errors import write_error, write_error_event, write_failure
+from gateway.wire._openai_fields import check_common, refused
+from gateway.wire._openai_read import read_chat_call
+from gateway.wire._openai_write import ChatStreamEncoder, write_chat_answer
+from gateway.wire.base import StreamEncoder, WireFormat
+from providers.adapters.base import Failure, Operation
+from tokenhub.core.chat import ChatAnswer, ChatCall
+from tokenhub.core.errors import TokenhubError
+
+
+class OpenAIChat(WireFormat):
+    """Requests, answers, streams and errors as OpenAI's; the extensions are told in `_openai_parts`."""
+
+    operation: ClassVar[Operation] = Operation.OPENAI_CHAT
+    scope: ClassVar[str] = "chat"
+
+    def check(self, body: Mapping[str, Any]) -> None:
+        """`model`, `messages` and what bounds the cost. Everything else of a native body is the provider's to judge."""
+        fields = check_common(body)
+        if not fields.items("messages"):
+            raise refused("messages", "must be an array with at least one message")
+        for message in fields.objects("messages"):
+            message.need_text("role")
+        for name in ("max_tokens", "max_completion_tokens"):
+            fields.whole(name, 1)
+        fields.whole("n", 1)
+
+    def read_call(self, body: Mapping[str, Any]) -> ChatCall:
+        """The call of a body. Raises InvalidRequest naming the JSON path."""
+        return read_chat_call(body)
+
+    def write_answer(self, answer: ChatAnswer, *, model: str, call: ChatCall) -> bytes:
+        """A `chat.completion` as JSON."""
+        return write_chat_answer(answer, model)
+
+    def stream_encoder(self, *, model: str, call: ChatCall) -> StreamEncoder:
+        """An encoder of `chat.completion.chunk` events."""
+        return ChatStreamEncoder(model=model, call=call)
+
+    def error_body(self, error: TokenhubError, request_id: str) -> bytes:
+        """OpenAI's error object."""
+        return write_error(error, request_id)
+
+    def failure_body(self, failure: Failure, request_id: str) -> bytes:
+        """A provider's failure as OpenAI's error object."""
+        return write_failure(failure, request_id)
+
+    def error_event(self, error: TokenhubError, request_id: str) -> bytes:
+        """OpenAI's error object as an event of a stream."""
+        return write_error_event(error, request_id)

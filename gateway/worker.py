@@ -1,0 +1,152 @@
+"""One worker's data plane: everything that lives as long as the process, built once and closed in order. Data plane."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from gateway.attempt import Attempts, Upstreams
+from gateway.config import GatewayConfig
+from gateway.health import HealthBoard
+from gateway.metrics import Metrics, SharedCounts
+from gateway.pipeline import Pipeline
+from gateway.probes import watch_resting
+from gateway.settle import Ledger
+from gateway.upstream.aiohttp_client import AiohttpClient
+from gateway.upstream.http1 import Http1Client
+from gateway.upstream.in_process import InProcessUpstream
+from gateway.upstream.seam import Upstream
+from tokenhub.core.current import Current
+from tokenhub.core.errors import SettingInvalid
+from tokenhub.core.specs import Snapshot
+from usage.journal import Journal
+from vault.keyring import Keyring
+
+_LEAVE_COUNTS_SECONDS = 2.0
+_SIMULATED_LATENCY = 0.02
+_SIMULATED_GAP = 0.01
+
+
+class Worker:
+    """The data plane of one process. `wall` gives Unix seconds, `clock` monotonic seconds, `rng` numbers in [0, 1)."""
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        current: Current,
+        journal: Journal,
+        keyring: Keyring,
+        *,
+        wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+        rng: Callable[[], float] = random.random,
+    ) -> None:
+        self.config = config
+        self.current = current
+        self.journal = journal
+        self.wall = wall
+        self.clock = clock
+        self.metrics = Metrics()
+        self.board = HealthBoard(clock)
+        self.ledger = Ledger(journal, self.metrics, wall, clock)
+        self.network = make_upstream(config)
+        simulated = InProcessUpstream(
+            key=os.urandom(32), now=wall, latency=_SIMULATED_LATENCY, gap=_SIMULATED_GAP
+        )
+        attempts = Attempts(
+            Upstreams(self.network, simulated),
+            self.ledger,
+            self.board,
+            keyring,
+            clock=clock,
+            rng=rng,
+            max_attempts=config.max_attempts,
+            max_answer_bytes=config.max_answer_bytes,
+        )
+        self.pipeline = Pipeline(config, current, journal, attempts, self.metrics, wall=wall, clock=clock)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._loop: asyncio.AbstractEventLoop
+        self.stopping = False
+
+    def start(self, shared: SharedCounts) -> None:
+        """Starts what runs beside the requests. Needs the running loop."""
+        self._loop = loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(watch_resting(self.current, self.board, self.network)),
+            loop.create_task(self._leave_counts(shared)),
+        ]
+        self.current.on_swap(self._tidy_soon)
+
+    async def stop(self) -> None:
+        """Ends what runs beside the requests and closes every upstream connection. The journal is the caller's."""
+        self.stopping = True
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await self.network.aclose()
+
+    def readiness(self) -> tuple[int, bytes]:
+        """Status and body of `/readyz`: whether this worker can serve, and with which revision."""
+        snapshot = self.current.find()
+        journal = self.journal
+        reasons = []
+        if snapshot is None:
+            reasons.append("no configuration snapshot has been loaded yet")
+        if not journal.available:
+            reasons.append(f"the usage journal can't be written: {journal.last_error}")
+        if self.stopping:
+            reasons.append("shutting down")
+        facts = {
+            "status": "not ready" if reasons else "ready",
+            "reasons": reasons,
+            "revision": snapshot.revision if snapshot is not None else None,
+            "snapshot_age_seconds": round(self.wall() - snapshot.created_at, 1) if snapshot is not None else None,
+            "journal_depth": journal.depth,
+            "in_flight_attempts": self.board.total_in_flight,
+            "pid": os.getpid(),
+        }
+        return (503 if reasons else 200), msgspec.json.encode(facts)
+
+    def gauged_metrics(self) -> Metrics:
+        """The counts with the gauges of this moment."""
+        snapshot = self.current.find()
+        self.metrics.gauges.update(
+            in_flight_attempts=self.board.total_in_flight,
+            journal_depth=self.journal.depth,
+            snapshot_revision=snapshot.revision if snapshot is not None else 0,
+        )
+        return self.metrics
+
+    def _tidy_soon(self, snapshot: Snapshot) -> None:
+        """Snapshots come from the subscriber's thread; the board belongs to the loop's."""
+        self._loop.call_soon_threadsafe(self._tidy, snapshot)
+
+    def _tidy(self, snapshot: Snapshot) -> None:
+        self.board.forget_missing(
+            {endpoint.id for provider in snapshot.providers for endpoint in provider.endpoints},
+            {credential.id for provider in snapshot.providers for credential in provider.credentials},
+        )
+
+    async def _leave_counts(self, shared: SharedCounts) -> None:
+        while True:
+            await asyncio.sleep(_LEAVE_COUNTS_SECONDS)
+            dumped = self.gauged_metrics().dump()
+            with contextlib.suppress(OSError):  # A full disk costs other workers a fresh count, nothing else.
+                await asyncio.to_thread(shared.leave, dumped)
+
+
+def make_upstream(config: GatewayConfig) -> Upstream:
+    """The upstream client that the setting names."""
+    if config.upstream_client == "http1":
+        return Http1Client(max_connections_per_origin=config.max_connections_per_origin)
+    if config.upstream_client == "aiohttp":
+        return AiohttpClient(max_connections_per_origin=config.max_connections_per_origin)
+    raise SettingInvalid(f"TOKENHUB_UPSTREAM_CLIENT is {config.upstream_client!r}; it takes http1 or aiohttp")

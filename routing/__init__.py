@@ -1,0 +1,1 @@
+"""Which model answers: aliases (Django) and `engine`, which is pure."""

@@ -1,0 +1,187 @@
+"""Wires the two planes into one ASGI application: the gateway's paths first, Django behind them. Nothing imports this.
+
+Channels routes: `/v1/*` and the health pages are bare ASGI applications that Django never sees; `WS /v1/stream` likewise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import socket
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import django
+from channels.routing import ProtocolTypeRouter, URLRouter
+from django.core.asgi import get_asgi_application
+from django.urls import path, re_path
+from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tokenhub.settings")
+django.setup()
+
+from django.conf import settings  # noqa: E402 - Django must be set up before anything of its side is imported
+
+from gateway.app import PATHS, Gateway  # noqa: E402
+from gateway.config import GatewayConfig  # noqa: E402
+from gateway.metrics import SharedCounts  # noqa: E402
+from gateway.websocket import StreamSocket  # noqa: E402
+from gateway.worker import Worker  # noqa: E402
+from snapshots.subscribe import Subscriber  # noqa: E402
+from tokenhub.core.current import current  # noqa: E402
+from tokenhub.environment import TokenhubSettings  # noqa: E402
+from usage.drain import Drainer  # noqa: E402
+from usage.journal import Journal  # noqa: E402
+from vault.keyring import Keyring  # noqa: E402
+
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+LAST_DRAIN_SECONDS = 10.0
+_logger = logging.getLogger("tokenhub.wiring")
+
+
+class DataPlane:
+    """The data plane of this process and the two threads that tie it to the control plane.
+
+    Built when the server starts (so that a forked or spawned worker has its own), closed in order when it stops: upstream
+    connections, journal, the last drain into the ledger.
+    """
+
+    def __init__(self, options: TokenhubSettings) -> None:
+        self._options = options
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._starting: asyncio.Lock | None = None
+        self.gateway: Gateway | None = None
+        self.socket: StreamSocket | None = None
+
+    async def start(self) -> None:
+        """Starts it once; later calls wait for that and return."""
+        if self._starting is None:
+            self._starting = asyncio.Lock()
+        async with self._starting:
+            if self.gateway is None:
+                await self._start()
+
+    async def _start(self) -> None:
+        options = self._options
+        host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:40] or "local"
+        folder = options.data_dir / "journal"
+        folder.mkdir(parents=True, exist_ok=True)
+        config = _gateway_config(options, f"{host}-{os.getpid()}")
+        self._journal = Journal(folder, instance=host, sync_interval=config.journal_sync_interval)
+        self._worker = Worker(config, current, self._journal, Keyring(os.environ, options.credentials_dir))
+        subscriber = Subscriber(
+            on_snapshot=current.swap, last_good=options.data_dir / "snapshot.json", instance=config.instance
+        )
+        snapshot = await asyncio.to_thread(subscriber.load_initial)
+        if snapshot is not None:
+            current.swap(snapshot)
+        self._drainer = Drainer(folder, instance=host, on_drained=self._journal.note_drained)
+        shared = SharedCounts(options.data_dir / "metrics", host)
+        await asyncio.to_thread(shared.retire)
+        self._worker.start(shared)
+        for name, run in (("subscriber", subscriber.run), ("drainer", self._drainer.run)):
+            thread = threading.Thread(target=run, args=(self._stop,), name=f"tokenhub-{name}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        self.gateway = Gateway(self._worker, shared, _django_metrics)
+        self.socket = StreamSocket(self.gateway, self._worker)
+
+    async def stop(self) -> None:
+        """Ends it: nothing that was journalled is lost, and what the database takes now is in the ledger."""
+        if self.gateway is None:
+            return
+        await self._worker.stop()
+        self._stop.set()
+        await asyncio.to_thread(self._finish)
+
+    def _finish(self) -> None:
+        for thread in self._threads:
+            thread.join(LAST_DRAIN_SECONDS)
+        self._journal.close()
+        self._drainer.drain_until_empty(LAST_DRAIN_SECONDS)
+        self._drainer.close()
+
+    async def http(self, scope: Message, receive: Receive, send: Send) -> None:
+        """The gateway. Servers without the lifespan protocol (Daphne) start it with their first request."""
+        if self.gateway is None:
+            await self.start()
+        await self.gateway(scope, receive, send)  # type: ignore[misc]
+
+    async def websocket(self, scope: Message, receive: Receive, send: Send) -> None:
+        """The WebSocket application, likewise."""
+        if self.socket is None:
+            await self.start()
+        await self.socket(scope, receive, send)  # type: ignore[misc]
+
+    async def lifespan(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Starts and stops with the server."""
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                try:
+                    await self.start()
+                except Exception as error:
+                    # The server must be told, or it would wait for ever; it logs the reason and exits.
+                    _logger.exception("the data plane did not start")
+                    await send({"type": "lifespan.startup.failed", "message": str(error) or type(error).__name__})
+                    return
+                await send({"type": "lifespan.startup.complete"})
+            elif message["type"] == "lifespan.shutdown":
+                await self.stop()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+
+def _gateway_config(options: TokenhubSettings, instance: str) -> GatewayConfig:
+    return GatewayConfig(
+        data_dir=options.data_dir,
+        instance=instance,
+        peppers=dict(options.peppers),
+        max_body_bytes=options.max_body_bytes,
+        body_timeout=options.body_timeout,
+        upstream_client=options.upstream_client,
+        metrics_token=options.metrics_token,
+        metrics_allow=options.metrics_allow,
+    )
+
+
+async def _django_metrics() -> bytes:
+    """Django's own metrics, of every worker where prometheus_client's multiprocess folder is set."""
+    return await asyncio.to_thread(_collect_django_metrics)
+
+
+def _collect_django_metrics() -> bytes:
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return generate_latest(REGISTRY)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)
+    return generate_latest(registry)
+
+
+async def _no_such_socket(scope: Message, receive: Receive, send: Send) -> None:
+    await receive()
+    await send({"type": "websocket.close", "code": 4404})
+
+
+data_plane = DataPlane(settings.TOKENHUB)
+_health = "|".join(page.removeprefix("/") for page in PATHS)
+application = ProtocolTypeRouter(
+    {
+        "lifespan": data_plane.lifespan,
+        "http": URLRouter(
+            [
+                re_path(rf"^(?:v1(?:/|$)|(?:{_health})$)", data_plane.http),
+                re_path("", get_asgi_application()),
+            ]
+        ),
+        "websocket": URLRouter([path("v1/stream", data_plane.websocket), re_path("", _no_such_socket)]),
+    }
+)
