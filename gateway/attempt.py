@@ -19,12 +19,19 @@ from gateway.outcome import refuse
 from gateway.relay import NativeSide, Side, StreamRelay, TranslatedSide, asked_limit, failure_of
 from gateway.settle import Account, Ledger, estimate_usage
 from gateway.targets import Choice, TargetPicker
-from gateway.upstream.seam import Origin, Upstream, UpstreamFault, UpstreamRequest, UpstreamResponse
+from gateway.upstream.seam import (
+    Origin,
+    Upstream,
+    UpstreamFault,
+    UpstreamRequest,
+    UpstreamResponse,
+    UpstreamTimeout,
+)
 from providers.adapters._openai_stream import strip_injected_usage
 from providers.adapters.base import Failure, Inbound, Operation, WireRequest
 from routing.engine.plan import Plan
 from tokenhub.core.money import usd_from_nanos
-from tokenhub.core.specs import EndpointSpec
+from tokenhub.core.specs import EndpointSpec, TimeoutsSpec
 from tokenhub.core.usage import NOTHING_USED, Usage
 from vault.keyring import Keyring
 
@@ -162,18 +169,17 @@ class Attempts:
             self._origin(choice.target.endpoint), wire.method, wire.path, wire.headers, wire.body
         )
         try:
-            response = await upstream.send(
-                request, connect_timeout=timeouts.connect, head_timeout=timeouts.first_event
-            )
+            sending = upstream.send(request, connect_timeout=timeouts.connect, head_timeout=timeouts.first_event)
+            if relay is not None and relay.heartbeat:
+                response = await relay.wait_for_head(sending)
+            else:
+                response = await sending
             try:
                 return await self._receive(exchange, choice, prepared, account, relay, response)
             finally:
                 response.close()
         except UpstreamFault as fault:
-            phase = getattr(fault, "phase", "")
-            failure = failure_of(fault, timeouts.connect if phase in ("connect", "pool") else timeouts.first_event)
-            account.close("failed", NOTHING_USED, error_class=failure.kind, error_detail=failure.message)
-            return failure
+            return _close_failed(account, failure_of(fault, *_running_deadline(fault, timeouts)), status=0)
 
     async def _receive(
         self,
@@ -191,6 +197,9 @@ class Attempts:
             body = await response.read_all(_ERROR_BODY_LIMIT, timeouts.between_events)
             failure = choice.adapter.classify(response.status, headers, body)
             return _close_failed(account, failure)
+        if headers.get(b"content-encoding", b"identity") not in (b"identity", b""):
+            # We asked for none; relaying it would hide usage and errors from us.
+            return _close_failed(account, Failure("transient", 502, "the provider sent an encoded body unasked"))
         if relay is not None and headers.get(b"content-type", b"").startswith(b"text/event-stream"):
             return await relay.run(response)
         body = await response.read_all(self._max_answer_bytes, timeouts.between_events)
@@ -306,9 +315,22 @@ def wants_usage(exchange: Exchange) -> bool:
     return isinstance(options, dict) and options.get("include_usage") is True
 
 
-def _close_failed(account: Account, failure: Failure) -> Failure:
+def _running_deadline(fault: UpstreamFault, timeouts: TimeoutsSpec) -> tuple[str, float]:
+    """The deadline that was running when a whole answer failed, with its seconds."""
+    phase = fault.phase if isinstance(fault, UpstreamTimeout) else ""
+    if phase in ("connect", "pool"):
+        return "connect", timeouts.connect
+    return ("between_events", timeouts.between_events) if phase == "read" else ("first_event", timeouts.first_event)
+
+
+def _close_failed(account: Account, failure: Failure, status: int | None = None) -> Failure:
+    """Closes the account of an attempt that gave nothing. `status` 0: the provider sent none."""
     account.close(
-        "failed", NOTHING_USED, status=failure.status, error_class=failure.kind, error_detail=failure.message
+        "failed",
+        NOTHING_USED,
+        status=failure.status if status is None else status,
+        error_class=failure.kind,
+        error_detail=failure.message,
     )
     return failure
 

@@ -7,9 +7,11 @@ until then. After it, a break gives the format's own error event and never a fal
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from typing import Any
 
 from gateway.exchange import Exchange, Headers
 from gateway.settle import Account, estimate_usage
@@ -103,7 +105,8 @@ class StreamRelay:
         self._on_malformed = on_malformed
         self._on_heartbeat = on_heartbeat
         self._timeouts = account.target.provider.timeouts
-        self._heartbeat = account.target.provider.heartbeat
+        self.heartbeat = account.target.provider.heartbeat
+        self._deadline = ("first_event", self._timeouts.first_event)
         self._held: list[bytes] = []
         self._seen = Signal.NONE
         self.committed = False
@@ -113,7 +116,7 @@ class StreamRelay:
         try:
             whole = await self._pump(response)
         except (UpstreamFault, EventTooLarge) as fault:
-            return await self.break_off(failure_of(fault, self._timeouts.between_events))
+            return await self.break_off(failure_of(fault, *self._deadline))
         failure = self._side.reading.failure
         if self._seen & Signal.ERROR:
             return await self.break_off(failure or Failure("transient", 502, "the provider sent an error event"))
@@ -126,14 +129,14 @@ class StreamRelay:
     async def _pump(self, response: UpstreamResponse) -> bool:
         """Relays until the end mark, an error event, or the upstream's end. Whether the stream was whole."""
         reader = EventReader()
-        waited_since, limit = self._clock(), self._timeouts.first_event
+        since = self._account.opened_at
         while True:
             chunk = response.read_nowait()
             if chunk is None:
-                chunk = await self._wait(response, waited_since, limit)
+                chunk = await self._wait(response, since + self._deadline[1])
             events = reader.feed(chunk) if chunk else reader.finish()
             if events:
-                waited_since, limit = self._clock(), self._timeouts.between_events
+                since, self._deadline = self._clock(), ("between_events", self._timeouts.between_events)
                 self._take(events)
                 if self._seen & STOP:
                     return bool(self._seen & Signal.END) and self.committed
@@ -161,20 +164,37 @@ class StreamRelay:
                         self._held.pop()
                     return
 
-    async def _wait(self, response: UpstreamResponse, since: float, limit: float) -> bytes:
+    async def _wait(self, response: UpstreamResponse, until: float) -> bytes:
         """The next bytes, with a heartbeat to the caller where the provider's setting asks for one."""
         while True:
-            left = since + limit - self._clock()
+            left = until - self._clock()
             if left <= 0:
                 raise UpstreamTimeout("read")
-            if not self._heartbeat or self._heartbeat >= left:
+            if not self.heartbeat or self.heartbeat >= left:
                 return await response.read(left)
             try:
-                return await response.read(self._heartbeat)
+                return await response.read(self.heartbeat)
             except UpstreamTimeout:
-                await self._start()
-                await self._exchange.write(self._exchange.wire.heartbeat, more=True)
-                self._on_heartbeat()
+                await self._beat()
+
+    async def wait_for_head(self, sending: Coroutine[Any, Any, UpstreamResponse]) -> UpstreamResponse:
+        """The response's head, with heartbeats to the caller while the provider is silent."""
+        task = asyncio.create_task(sending)
+        try:
+            while not (await asyncio.wait({task}, timeout=self.heartbeat))[0]:
+                await self._beat()
+            return task.result()
+        except asyncio.CancelledError:
+            # `wait` leaves its task running; the upstream call must not outlive the caller.
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, UpstreamFault):
+                (await task).close()
+            raise
+
+    async def _beat(self) -> None:
+        await self._start()
+        await self._exchange.write(self._exchange.wire.heartbeat, more=True)
+        self._on_heartbeat()
 
     async def _start(self) -> None:
         if not self._exchange.sent_anything:
@@ -252,11 +272,13 @@ def stream_error(failure: Failure) -> TokenhubError:
     )
 
 
-def failure_of(fault: Exception, seconds: float) -> Failure:
-    """An upstream fault as a classified failure: always transient, with the status that the caller would be told."""
+def failure_of(fault: Exception, deadline: str, seconds: float) -> Failure:
+    """An upstream fault as a classified failure: transient, with the status that the caller would be told.
+
+    `deadline` is the one that was running, `seconds` its length.
+    """
     if isinstance(fault, UpstreamTimeout):
-        what = {"connect": "connect", "pool": "connect", "head": "first_event", "read": "between_events"}[fault.phase]
-        return Failure("transient", 504, f"{fault} (deadline {what}, {seconds:g} s)", code=f"deadline_{what}")
+        return Failure("transient", 504, f"{fault} (deadline {deadline}, {seconds:g} s)", code=f"deadline_{deadline}")
     return Failure("transient", 502, str(fault), code=type(fault).__name__)
 
 

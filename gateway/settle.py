@@ -126,11 +126,11 @@ class Account:
     __slots__ = (
         "_closed",
         "_ledger",
-        "_opened_at",
         "cost_nanos",
         "events",
         "first_content_at",
         "intent",
+        "opened_at",
         "served_model",
         "target",
         "translated",
@@ -140,7 +140,7 @@ class Account:
 
     def __init__(self, ledger: Ledger, intent: AttemptIntent, target: Target) -> None:
         self._ledger = ledger
-        self._opened_at = ledger.clock()
+        self.opened_at = ledger.clock()
         self._closed = False
         self.intent = intent
         self.target = target
@@ -170,8 +170,8 @@ class Account:
         ledger, target = self._ledger, self.target
         self.usage = usage
         self.cost_nanos = price_usage(usage, target.model.price)
-        duration = ledger.clock() - self._opened_at
-        first = self.first_content_at - self._opened_at if self.first_content_at else -0.001
+        duration = ledger.clock() - self.opened_at
+        first = self.first_content_at - self.opened_at if self.first_content_at else -0.001
         ledger.journal.final(
             AttemptFinal(
                 attempt_id=self.intent.attempt_id,

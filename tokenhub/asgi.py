@@ -131,7 +131,9 @@ class DataPlane:
                 except Exception as error:
                     # The server must be told, or it would wait for ever; it logs the reason and exits.
                     _logger.exception("the data plane did not start")
-                    await send({"type": "lifespan.startup.failed", "message": str(error) or type(error).__name__})
+                    await send(
+                        {"type": "lifespan.startup.failed", "message": str(error) or type(error).__name__}
+                    )
                     return
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":

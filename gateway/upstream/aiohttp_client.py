@@ -263,7 +263,8 @@ class AiohttpClient:
                     trace_request_ctx=attempt,
                 )
         except aiohttp.ClientError as error:
-            raise _send_fault(error, attempt.sent) from error
+            closed = self._closed and not attempt.sent
+            raise (ConnectFailed("closed") if closed else _send_fault(error, attempt.sent)) from error
         except TimeoutError:
             raise UpstreamTimeout("head") from None
         violation = _find_violation(response)

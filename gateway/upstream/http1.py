@@ -114,6 +114,9 @@ class Http1Client:
 
         tls = self._tls if pool.origin.scheme == "https" else None
         connection = await connect(loop, pool.origin, make, resolve=self._resolve, tls=tls, timeout=seconds)
+        if self._closed:
+            connection.abort()
+            raise ConnectFailed("closed")
         pool.connection_opened(connection)
         return connection
 

@@ -25,9 +25,12 @@ def join(path: str, name: str) -> str:
 
 
 def strip_indices(path: str) -> str:
-    """The path as losses name it: without indices, so that a long conversation has no more losses than a
-    short one."""
-    return _INDEX.sub("", path)
+    """The path as losses name it: without indices, so that a long conversation has no more than a short one.
+
+    Losses go into a response header, so a name that no header should carry is called `unknown`.
+    """
+    plain = _INDEX.sub("", path)
+    return plain if _NAME.fullmatch(plain) else "unknown"
 
 
 def take_text(holder: Mapping[str, Any], name: str, path: str, *, default: str | None = None) -> str:

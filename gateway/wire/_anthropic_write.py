@@ -98,7 +98,7 @@ def write_usage(usage: Usage) -> Block:
     if usage.reasoning:
         told["output_tokens_details"] = {"thinking_tokens": usage.reasoning}
     if usage.searches:
-        told["server_tool_use"] = {"web_search_requests": usage.searches}
+        told["server_tool_use"] = {"web_search_requests": usage.searches, "web_fetch_requests": 0}
     return told
 
 

@@ -158,6 +158,8 @@ class Adapter(ABC):
     """The profile settings that this adapter knows: name → (type, default, what it does)."""
     capabilities: ClassVar[frozenset[str]] = frozenset({"chat", "streaming"})
     """What its models can do unless a model says otherwise."""
+    health_path: ClassVar[str] = ""
+    """The path of an unbilled page that tells whether an endpoint works, or ""."""
     in_process: ClassVar[bool] = False
     """True: no network; the gateway answers from `providers.adapters.simulated`."""
 

@@ -32,7 +32,7 @@ class TimeoutsSpec:
     """Four deadlines in seconds, each by our own clock: connect, first event, between events, total."""
 
     connect: float = 5.0
-    first_event: float = 120.0
+    first_event: float = 300.0
     between_events: float = 60.0
     total: float = 600.0
 

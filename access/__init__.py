@@ -1,0 +1,1 @@
+"""Teams, projects, API keys and admin tokens. Control plane."""

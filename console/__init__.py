@@ -1,0 +1,1 @@
+"""The operator's pages in the admin site. Control plane."""

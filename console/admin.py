@@ -1,0 +1,99 @@
+"""Users and roles as admin pages. Control plane."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.auth.admin import GroupAdmin, UserAdmin
+from django.contrib.auth.models import Group, User
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest
+from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+
+from console.accounts import write_account
+from tokenhub.control.admin import ModelAdmin
+from tokenhub.control.callers import actor_of
+
+admin.site.unregister(User)
+admin.site.unregister(Group)
+
+POWERS = ("is_staff", "is_superuser", "groups", "user_permissions")
+"""What makes someone an operator: only superusers give it, or nobody could be kept from giving it to himself."""
+
+
+class AccountAdmin(ModelAdmin):
+    """Saves with Django's own forms, in one audited transaction."""
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Saves the row with its many-to-many fields."""
+
+        def write() -> None:
+            obj.save()
+            form.save_m2m()
+
+        write_account(actor_of(request), "update" if change else "create", obj, write)
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: list[Any], change: bool) -> None:
+        """Nothing: `save_model` has written all of it."""
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        """Deletes, audited."""
+        write_account(actor_of(request), "delete", obj, obj.delete)
+
+    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
+        """Deletes row by row, each audited."""
+        for row in queryset:
+            self.delete_model(request, row)
+
+
+@admin.register(User)
+class UserPages(AccountAdmin, UserAdmin):
+    """People who sign in. Only superusers hand out powers, or touch those who have them all."""
+
+    form = UserChangeForm
+    add_form = UserCreationForm
+    change_password_form = AdminPasswordChangeForm
+    list_display = ("username", "email", "is_active", "is_staff", "is_superuser", "last_login")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Powers are read-only for all but superusers."""
+        given = super().get_readonly_fields(request, obj)
+        times = ("last_login", "date_joined")
+        return (*given, *times) if request.user.is_superuser else (*given, *times, *POWERS)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Only superusers change superusers: a new password would be a way to become one."""
+        return super().has_change_permission(request, obj) and not self._above(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Only superusers delete superusers."""
+        return super().has_delete_permission(request, obj) and not self._above(request, obj)
+
+    def _above(self, request: HttpRequest, obj: Any) -> bool:
+        return obj is not None and obj.is_superuser and not request.user.is_superuser
+
+    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
+        """Deletes row by row. Raises PermissionDenied for a superuser among them, asked for by someone else."""
+        if any(self._above(request, row) for row in queryset):
+            raise PermissionDenied
+        super().delete_queryset(request, queryset)
+
+
+@admin.register(Group)
+class RolePages(AccountAdmin, GroupAdmin):
+    """Roles: named sets of permissions. Superusers only write them: a role is as good as its permissions."""
+
+    list_display = ("name",)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Superusers."""
+        return bool(request.user.is_superuser)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Superusers."""
+        return bool(request.user.is_superuser)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Superusers."""
+        return bool(request.user.is_superuser)

@@ -1,0 +1,1 @@
+"""Wire formats of the vendors: one file each, pure functions. Data plane."""

@@ -1,0 +1,57 @@
+"""Connection tests, and what the pages and the API need to ask a provider: the keyring and the network. Control plane."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import httpx
+from django.conf import settings
+
+from providers.discovery import DiscoveryDiff, discover_models
+from providers.models import Provider
+from tokenhub.core.errors import TokenhubError
+from vault.keyring import Keyring
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionReport:
+    """How asking a provider for its models went: milliseconds it took, and how many models it lists or why not."""
+
+    ok: bool
+    milliseconds: int
+    message: str
+    models: int = 0
+
+
+def ask(provider: Provider) -> DiscoveryDiff:
+    """`discover_models` over the real network, with this installation's credentials."""
+    keyring = Keyring(os.environ, settings.TOKENHUB.credentials_dir)
+    return discover_models(provider, keyring=keyring)
+
+
+def check_connection(
+    provider: Provider,
+    *,
+    discover: Callable[[Provider], DiscoveryDiff] = ask,
+    clock: Callable[[], float] = time.monotonic,
+) -> ConnectionReport:
+    """Asks for the list of models and measures it: name resolution, connection, TLS, credential and answer in one.
+
+    Changes nothing and costs nothing. Never raises for what is wrong with the provider.
+    """
+    begun = clock()
+    try:
+        diff = discover(provider)
+    except (TokenhubError, httpx.HTTPError) as refused:
+        message = refused.message if isinstance(refused, TokenhubError) else type(refused).__name__
+        hint = getattr(refused, "hint", None)
+        return ConnectionReport(False, _since(begun, clock), f"{message}. {hint}" if hint else message)
+    listed = diff.unchanged + len(diff.new) + len(diff.changed)
+    return ConnectionReport(True, _since(begun, clock), f"It answers and lists {listed} models.", listed)
+
+
+def _since(begun: float, clock: Callable[[], float]) -> int:
+    return round((clock() - begun) * 1000)

@@ -1,0 +1,69 @@
+"""Aliases and their ordered targets as admin pages. Control plane."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Prefetch, QuerySet
+from django.http import HttpRequest
+
+from routing import actions
+from routing.models import Alias, AliasTarget
+from tokenhub.control.actors import Actor
+from tokenhub.control.admin import Inline, ModelAdmin
+
+
+class TargetInline(Inline):
+    """The models an alias stands for, lowest priority first."""
+
+    model = AliasTarget
+    fields = ("model", "priority", "weight")
+    ordering = ("priority", "id")
+    autocomplete_fields = ("model",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[AliasTarget]:
+        return super().get_queryset(request).select_related("model__provider", "alias")
+
+    def do_create(self, actor: Actor, row: AliasTarget) -> None:
+        fields = {name: getattr(row, name) for name in actions.TARGET_FIELDS}
+        actions.create_alias_target(actor, alias=row.alias, **fields)
+
+    def do_update(self, actor: Actor, row: AliasTarget, changes: dict[str, Any]) -> None:
+        actions.update_alias_target(actor, row, **changes)
+
+    def do_delete(self, actor: Actor, row: AliasTarget) -> None:
+        actions.delete_alias_target(actor, row)
+
+
+@admin.register(Alias)
+class AliasAdmin(ModelAdmin):
+    """Names that stand for ordered models."""
+
+    inlines = (TargetInline,)
+    list_display = ("name", "target_names")
+    search_fields = ("name",)
+    fields = ("name",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Alias]:
+        targets = AliasTarget.objects.select_related("model__provider").order_by("priority", "id")
+        return super().get_queryset(request).prefetch_related(Prefetch("targets", queryset=targets))
+
+    @admin.display(description="Targets, first tried first")
+    def target_names(self, row: Alias) -> str:
+        names = [f"{one.model.provider.name}/{one.model.name}" for one in row.targets.all()]
+        return " → ".join(names) or "none: requests for it are refused"
+
+    def do_create(self, actor: Actor, data: dict[str, Any]) -> Alias:
+        return actions.create_alias(actor, name=data["name"])
+
+    def do_update(self, actor: Actor, row: Alias, changes: dict[str, Any]) -> None:
+        actions.update_alias(actor, row, name=changes["name"])
+
+    def do_delete(self, actor: Actor, row: Alias) -> None:
+        actions.delete_alias(actor, row)
+
+    def consequences(self, row: Alias) -> list[str]:
+        return [
+            f"Requests for {row.name} get 404 afterwards, and keys that name it among their models lose that."
+        ]

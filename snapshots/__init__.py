@@ -1,0 +1,1 @@
+"""Compiles, publishes and follows configuration snapshots. Control plane."""

@@ -1,0 +1,93 @@
+"""What every test stands on: Django with a data folder of its own, the database that was asked for, and no network.
+
+`pytest --database=postgres` starts a Postgres of its own for the tests that use a database, and runs only those.
+"""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.network_guard import install_network_guard
+from tests.fakes.temporary_postgres import start_postgres
+
+_parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+_parser.add_argument("--database", choices=("sqlite", "postgres"), default="sqlite")
+
+
+def _prepare_environment() -> str:
+    """Points the settings at a folder of this run. Done while this file loads, since deeper conftests import models."""
+    database = str(_parser.parse_known_args(sys.argv[1:])[0].database)
+    for name in [name for name in os.environ if name.startswith("TOKENHUB_")]:
+        del os.environ[name]
+    data_dir = Path(tempfile.mkdtemp(prefix="tokenhub-tests-"))
+    atexit.register(shutil.rmtree, data_dir, ignore_errors=True)
+    absent = data_dir / "config.yaml"
+    absent.write_text("")
+    os.environ["TOKENHUB_DATA_DIR"] = str(data_dir)
+    os.environ["TOKENHUB_CONFIG"] = str(absent)
+    os.environ["TOKENHUB_LOG_LEVEL"] = "warning"
+    os.environ["TOKENHUB_LOG_FORMAT"] = "console"
+    if database == "postgres":
+        server = start_postgres(data_dir / "postgres")
+        atexit.register(server.stop)
+        os.environ["TOKENHUB_DATABASE_URL"] = server.url
+    os.environ["DJANGO_SETTINGS_MODULE"] = "tokenhub.settings"
+    return database
+
+
+DATABASE = _prepare_environment()
+
+
+def _prepare_django() -> None:
+    import django  # noqa: PLC0415 - only now do the settings exist
+    from django.conf import settings  # noqa: PLC0415
+
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    django.setup()
+
+
+_prepare_django()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds `--database`."""
+    parser.addoption(
+        "--database", choices=("sqlite", "postgres"), default="sqlite", help="what the tests' database is"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Closes the network for the whole run."""
+    install_network_guard()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks what uses a database; on Postgres the rest has run already and is left out."""
+    database_fixtures = {"db", "transactional_db", "live_server", "client", "admin_client", "django_db_setup"}
+    for item in items:
+        if item.get_closest_marker("django_db") or database_fixtures & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.database)
+    if DATABASE == "postgres":
+        kept = [item for item in items if item.get_closest_marker("database")]
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = kept
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The repository's root."""
+    return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def database_kind() -> str:
+    """`sqlite` or `postgres`: what this run's database is."""
+    return DATABASE

@@ -1,0 +1,126 @@
+"""What every view of the admin API builds on: who asks, pages of results, errors, and writing by actions. Control plane."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from django.db.models import Model
+from django_filters.rest_framework import DjangoFilterBackend
+from drf_spectacular.openapi import AutoSchema
+from rest_framework import serializers, status
+from rest_framework.filters import OrderingFilter, SearchFilter
+from rest_framework.generics import GenericAPIView
+from rest_framework.pagination import PageNumberPagination
+from rest_framework.parsers import JSONParser
+from rest_framework.permissions import BasePermission
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+from rest_framework.viewsets import ViewSetMixin
+
+from tokenhub.control.actors import Actor
+from tokenhub.control.callers import actor_of
+from tokenhub.control.permissions import Staff, StaffWithPermission
+from tokenhub.control.problems import exception_handler
+
+
+class NumberedPages(PageNumberPagination):
+    """`?page=2&page_size=100`: 50 rows a page unless asked, at most 500."""
+
+    page_size = 50
+    page_size_query_param = "page_size"
+    max_page_size = 500
+
+
+class ControlView(APIView):
+    """An endpoint of the admin API. Who may come in by which token or session is in settings.REST_FRAMEWORK."""
+
+    permission_classes: Sequence[type[BasePermission]] = (Staff,)
+    renderer_classes = (JSONRenderer,)
+    parser_classes = (JSONParser,)
+    throttle_classes = ()
+    schema = AutoSchema()
+
+    def get_exception_handler(self) -> Any:
+        """Errors leave as `application/problem+json`."""
+        return exception_handler
+
+    @property
+    def actor(self) -> Actor:
+        """Who asks, for actions and the audit trail."""
+        return actor_of(self.request)
+
+
+class ControlViewSet(ViewSetMixin, ControlView, GenericAPIView):
+    """Lists and shows rows of `queryset`, filtered by `filterset_fields`, `search` and `ordering`."""
+
+    permission_classes = (StaffWithPermission,)
+    filter_backends = (DjangoFilterBackend, SearchFilter, OrderingFilter)
+    pagination_class = NumberedPages
+    lookup_value_regex = "[0-9]{1,18}"
+
+    def list(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """One page of rows."""
+        page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))
+        return self.get_paginated_response(self.get_serializer(page, many=True).data)
+
+    def retrieve(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """One row."""
+        return Response(self.get_serializer(self.get_object()).data)
+
+    def checked(
+        self, request: Request, serializer: type[serializers.Serializer[Any]], **kwargs: Any
+    ) -> dict[str, Any]:
+        """The body, as `serializer` validates it. Raises ValidationError with JSON paths."""
+        found = serializer(data=request.data, context=self.get_serializer_context(), **kwargs)
+        found.is_valid(raise_exception=True)
+        return dict(found.validated_data)
+
+    def shown(self, pk: Any, code: int = status.HTTP_200_OK) -> Response:
+        """The row as it is now, read afresh with the view's own joins."""
+        row = self.get_queryset().get(pk=pk)
+        return Response(self.get_serializer(row).data, status=code)
+
+
+class WritableViewSet(ControlViewSet, ABC):
+    """A view set whose writes are actions: subclasses say which."""
+
+    @abstractmethod
+    def do_create(self, data: dict[str, Any]) -> Model:
+        """Calls the app's action that creates one."""
+
+    @abstractmethod
+    def do_update(self, row: Any, data: dict[str, Any]) -> Model:
+        """Calls the app's action that changes one; `data` holds the given fields only."""
+
+    @abstractmethod
+    def do_delete(self, row: Any) -> None:
+        """Calls the app's action that deletes one."""
+
+    def without_parent(self, data: dict[str, Any], row: Any, parent: str) -> dict[str, Any]:
+        """`data` without the parent, which a row keeps. Raises ValidationError for another one."""
+        given = data.pop(parent, None)
+        if given is not None and given.pk != getattr(row, f"{parent}_id"):
+            raise serializers.ValidationError(
+                {parent: f"Can't be changed. Create another in that {parent} instead."}
+            )
+        return data
+
+    def create(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Creates a row; 201 with it."""
+        row = self.do_create(self.checked(request, self.get_serializer_class()))
+        return self.shown(row.pk, status.HTTP_201_CREATED)
+
+    def partial_update(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Changes the given fields of a row."""
+        row = self.get_object()
+        data = self.checked(request, self.get_serializer_class(), instance=row, partial=True)
+        return self.shown(self.do_update(row, data).pk)
+
+    def destroy(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Deletes a row; 204."""
+        self.do_delete(self.get_object())
+        return Response(status=status.HTTP_204_NO_CONTENT)

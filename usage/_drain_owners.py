@@ -1,0 +1,247 @@
+"""Reading one owner's journal files: pairing intents with finals, and how far each file is settled. No database here."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from tokenhub.core.attempts import AttemptFinal, AttemptIntent
+from usage._journal_files import SegmentName, open_and_try_lock
+from usage._journal_format import (
+    DamagedLine,
+    Record,
+    SegmentEnd,
+    encode_final,
+    encode_intent,
+    read_stream,
+)
+from usage.quarantine import KeptAside
+
+
+@dataclass(slots=True)
+class Segment:
+    """One file. `open` has each unsettled attempt's line start, in file order; `ended`: its owner writes no more into it."""
+
+    name: SegmentName
+    path: Path
+    stream: BinaryIO
+    read_offset: int = 0
+    saved_offset: int = 0
+    ended: bool = False
+    open: dict[str, int] = field(default_factory=dict)
+
+    def size(self) -> int:
+        """Bytes in the file now."""
+        return os.fstat(self.stream.fileno()).st_size
+
+    def settled_offset(self, settled: set[str] | frozenset[str] = frozenset()) -> int:
+        """Everything before it is settled once `settled` is committed."""
+        return next(
+            (start for attempt, start in self.open.items() if attempt not in settled), self.read_offset
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An intent and where it stands; `final` None: not seen yet, or never to come."""
+
+    intent: AttemptIntent
+    segment: Segment
+    start: int
+    final: AttemptFinal | None = None
+
+    def kept_aside(self, reason: str) -> KeptAside:
+        """The attempt's lines for the quarantine."""
+        lines = [encode_intent(self.intent)] + ([encode_final(self.final)] if self.final else [])
+        return KeptAside(
+            self.segment.path.name, self.start, reason, tuple(line.rstrip(b"\n") for line in lines)
+        )
+
+
+@dataclass(slots=True)
+class Owner:
+    """One owner's files in order of writing. `dead`: nobody writes them any more, and their locks are ours.
+
+    `ready` are attempts whose end is known, `strays` finals without an intent in reach, `damaged` lines to keep aside:
+    all of them wait for the commit that lets the offsets pass.
+    """
+
+    name: str
+    segments: list[Segment]
+    dead: bool
+    pending: dict[str, Attempt] = field(default_factory=dict)
+    ready: dict[str, Attempt] = field(default_factory=dict)
+    strays: list[tuple[Segment, int, AttemptFinal]] = field(default_factory=list)
+    damaged: list[KeptAside] = field(default_factory=list)
+    repeats: int = 0
+
+    def waiting(self) -> int:
+        """How much waits for a commit."""
+        return len(self.ready) + len(self.strays) + len(self.damaged)
+
+    def backlog_bytes(self) -> int:
+        """Bytes on disk that are not settled."""
+        return sum(segment.size() - segment.saved_offset for segment in self.segments)
+
+    def read(self, limit: int) -> bool:
+        """Reads until `limit` things wait for a commit; True at the end of all files. Raises OSError."""
+        for segment in self.segments:
+            for after, record in read_stream(segment.stream, segment.read_offset):
+                start, segment.read_offset = segment.read_offset, after
+                self._take(segment, start, record)
+                if self.waiting() >= limit:
+                    return False
+            segment.ended = segment.ended or self.dead
+        return True
+
+    def finish(self, limit: int) -> bool:
+        """Of a dead owner read to its end: torn ends are damage, open intents become ready without a final.
+
+        True when nothing was left to take within `limit`.
+        """
+        for segment in self.segments:
+            self._take_torn_end(segment)
+        for attempt in list(self.pending):
+            if self.waiting() >= limit:
+                return False
+            self.ready[attempt] = self.pending.pop(attempt)
+        return True
+
+    def _take(self, segment: Segment, start: int, record: Record) -> None:
+        if isinstance(record, AttemptIntent):
+            self._take_intent(Attempt(record, segment, start))
+        elif isinstance(record, AttemptFinal):
+            self._take_final(segment, start, record)
+        elif isinstance(record, SegmentEnd):
+            segment.ended = True
+        else:
+            self._take_damage(segment, start, record)
+
+    def _take_intent(self, attempt: Attempt) -> None:
+        """The first line of an attempt counts; a repeated one says nothing new."""
+        identity = attempt.intent.attempt_id
+        if identity in self.pending or identity in self.ready:
+            self.repeats += 1
+            return
+        self.pending[identity] = attempt
+        attempt.segment.open[identity] = attempt.start
+
+    def _take_final(self, segment: Segment, start: int, final: AttemptFinal) -> None:
+        attempt = self.pending.pop(final.attempt_id, None)
+        if attempt is not None:
+            self.ready[final.attempt_id] = Attempt(attempt.intent, attempt.segment, attempt.start, final)
+        elif final.attempt_id in self.ready:
+            self.repeats += 1
+        else:
+            self.strays.append((segment, start, final))
+
+    def _take_damage(self, segment: Segment, start: int, record: DamagedLine) -> None:
+        self.damaged.append(KeptAside(segment.path.name, start, record.reason, (record.line,)))
+
+    def _take_torn_end(self, segment: Segment) -> None:
+        size = segment.size()
+        if size > segment.read_offset:
+            segment.stream.seek(segment.read_offset)
+            rest = segment.stream.read(size - segment.read_offset)
+            self._take_damage(segment, segment.read_offset, DamagedLine(rest, "torn last line"))
+            segment.read_offset = size
+
+    def forget_settled(self) -> int:
+        """After the commit: drops what waited; returns how many lines of the journal that settled."""
+        lines = self.repeats + len(self.strays)
+        for identity, attempt in self.ready.items():
+            attempt.segment.open.pop(identity, None)
+            lines += 2 if attempt.final else 1
+        for segment in self.segments:
+            segment.saved_offset = segment.settled_offset()
+        self.ready.clear()
+        self.strays.clear()
+        self.damaged.clear()
+        self.repeats = 0
+        return lines
+
+    def list_finished(self) -> list[Segment]:
+        """The files that hold nothing unsettled and get nothing more, the oldest first, up to the first that is not."""
+        finished = []
+        for segment in self.segments:
+            if not segment.ended or segment.open or segment.saved_offset < segment.size():
+                break
+            finished.append(segment)
+        return finished
+
+    def try_to_adopt(self) -> None:
+        """Of a live owner: takes all locks if it has given them up meanwhile. Raises OSError."""
+        if not self.dead:
+            self.dead = _lock_all(self.segments)
+
+    def add(self, segment: Segment) -> None:
+        """A file that the owner began after the others. Of a dead owner none is expected: one that is locked is left."""
+        if self.dead and not _lock_all([segment]):
+            segment.stream.close()
+            return
+        if not self.dead:
+            _unlock([segment])
+        self.segments.append(segment)
+
+    def close(self) -> None:
+        """Gives up files and locks; what was not committed is read again by the next."""
+        for segment in self.segments:
+            segment.stream.close()
+
+
+def _lock_all(segments: list[Segment]) -> bool:
+    """All locks or none, in order of writing, so that of two adopters the one with the first file wins."""
+    for position, segment in enumerate(segments):
+        try:
+            fcntl.flock(segment.stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            for locked in segments[:position]:
+                fcntl.flock(locked.stream.fileno(), fcntl.LOCK_UN)
+            return False
+    return True
+
+
+def open_segment(directory: Path, name: SegmentName, offset: int) -> tuple[Segment, bool] | None:
+    """The file from its settled offset on and whether it is locked now; None if it is gone. Raises OSError."""
+    path = directory / name.file_name
+    opened = open_and_try_lock(path)
+    if opened is None:
+        return None
+    fd, locked = opened
+    stream = os.fdopen(fd, "rb")
+    segment = Segment(name, path, stream)
+    segment.read_offset = segment.saved_offset = min(offset, segment.size())
+    return segment, locked
+
+
+def find_owner(
+    directory: Path, names: list[SegmentName], is_own: Callable[[SegmentName], bool], offsets: dict[str, int]
+) -> Owner | None:
+    """Opens an owner's files if they are this process's or nobody's; None if they are another's. Raises OSError."""
+    segments: list[Segment] = []
+    own = is_own(names[0])
+    all_locked = True
+    for name in names:
+        opened = open_segment(directory, name, offsets.get(name.file_name, 0))
+        if opened is None:
+            continue
+        segments.append(opened[0])
+        all_locked = all_locked and opened[1]
+        if not all_locked and not own:
+            break
+    owner = Owner(names[0].owner, segments, dead=all_locked)
+    if segments and (own or all_locked):
+        if not all_locked:
+            _unlock(segments)
+        return owner
+    owner.close()
+    return None
+
+
+def _unlock(segments: list[Segment]) -> None:
+    for segment in segments:
+        fcntl.flock(segment.stream.fileno(), fcntl.LOCK_UN)

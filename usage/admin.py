@@ -1,0 +1,180 @@
+"""The ledger and the price book as admin pages. Control plane; read-only but for setting a price, which is an action."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.db.models import Count, Q, QuerySet, Sum
+from django.http import Http404, HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from unfold.contrib.filters.admin import ChoicesDropdownFilter, RangeDateTimeFilter, TextFilter
+
+from tokenhub.control import display
+from tokenhub.control.admin import ReadOnlyAdmin
+from usage.models import Price, UsageRecord
+from usage.rates import describe_rates
+
+MAX_ATTEMPTS_SHOWN = 200
+
+
+class ExactText(TextFilter):
+    """Filters on the exact value of one column, so that the database may use an index."""
+
+    column = ""
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """The rows whose column has this value."""
+        value = (self.value() or "").strip()
+        return queryset.filter(**{self.column: value}) if value else queryset
+
+
+def exact(column: str, title: str) -> type[ExactText]:
+    """An `ExactText` for one column."""
+    members = {"column": column, "title": title, "parameter_name": column}
+    return type(f"Exact{column.title().replace('_', '')}", (ExactText,), members)
+
+
+def total_up(rows: QuerySet[UsageRecord]) -> dict[str, int]:
+    """Totals over all of `rows` in one SQL query: attempts, requests, tokens by direction, nano-dollars, failures."""
+    sums = rows.order_by().aggregate(
+        unpriced=Count("pk", filter=Q(cost_nanos__isnull=True)),
+        failed=Count("pk", filter=Q(outcome="failed")),
+        attempts=Count("pk"),
+        requests=Count("request_id", distinct=True),
+        input_tokens=Sum("input"),
+        cached_tokens=Sum("cache_read"),
+        output_tokens=Sum("output"),
+        reasoning_tokens=Sum("reasoning"),
+        cost_nanos=Sum("cost_nanos"),
+    )
+    # a sum of nothing is NULL, and Postgres sums bigint as numeric
+    return {name: int(value or 0) for name, value in sums.items()}
+
+
+@admin.register(UsageRecord)
+class UsageRecordAdmin(ReadOnlyAdmin):
+    """Attempts, newest first, with totals over the whole filtered set above them."""
+
+    list_display = (
+        "request_link",
+        "started",
+        "what",
+        "who",
+        "result",
+        "tokens_in",
+        "tokens_out",
+        "cost",
+        "took",
+        "first_token",
+    )
+    list_display_links = None
+    list_filter = (
+        exact("provider", "provider"),
+        exact("model", "model"),
+        exact("key_id", "key id"),
+        exact("team", "team"),
+        ("outcome", ChoicesDropdownFilter),
+        ("started_at", RangeDateTimeFilter),
+    )
+    show_full_result_count = False
+    search_fields = ("=request_id", "=attempt_id")
+    search_help_text = "A request's or an attempt's id, exactly."
+    list_before_template = "console/usage_totals.html"
+    own_pages = (("request/<str:request_id>/", "request_page"),)
+
+    @admin.display(description="Request")
+    def request_link(self, row: UsageRecord) -> SafeString:
+        url = self.url_for("request_page", row.request_id)
+        return format_html('<a class="th-link th-mono" href="{}">{}</a>', url, row.request_id[:16])
+
+    @admin.display(description="Started", ordering="started_at")
+    def started(self, row: UsageRecord) -> SafeString | str:
+        return display.write_time_tag(row.started_at)
+
+    @admin.display(description="Provider / model")
+    def what(self, row: UsageRecord) -> str:
+        return f"{row.provider or display.NOTHING} / {row.model or row.asked_model}"
+
+    @admin.display(description="Key · team")
+    def who(self, row: UsageRecord) -> str:
+        return " · ".join(part for part in (row.key_id, row.team) if part) or display.NOTHING
+
+    @admin.display(description="Outcome")
+    def result(self, row: UsageRecord) -> SafeString:
+        return display.badge(row.outcome, display.OUTCOME_TONES.get(row.outcome, "plain"))
+
+    @admin.display(description="In, tokens")
+    def tokens_in(self, row: UsageRecord) -> str:
+        return display.write_count(row.input + row.cache_read + row.cache_write_5m + row.cache_write_1h)
+
+    @admin.display(description="Out, tokens")
+    def tokens_out(self, row: UsageRecord) -> str:
+        return display.write_count(row.output + row.reasoning)
+
+    @admin.display(description="Cost, USD")
+    def cost(self, row: UsageRecord) -> str:
+        return display.write_usd(row.cost_nanos)
+
+    @admin.display(description="Took", ordering="duration_ms")
+    def took(self, row: UsageRecord) -> str:
+        return display.write_ms(row.duration_ms)
+
+    @admin.display(description="First token")
+    def first_token(self, row: UsageRecord) -> str:
+        return display.write_ms(row.first_token_ms)
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """The list; the totals are computed in SQL over what the filters leave, not over the page."""
+        response = super().changelist_view(request, extra_context)
+        context = getattr(response, "context_data", None)
+        if context is not None and "cl" in context:
+            context["totals"] = total_up(context["cl"].queryset)
+        return response
+
+    def request_page(self, request: HttpRequest, request_id: str) -> HttpResponse:
+        """Every attempt of one request."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        rows = UsageRecord.objects.filter(request_id=request_id).order_by("number", "pk")
+        attempts = list(rows[:MAX_ATTEMPTS_SHOWN])
+        if not attempts:
+            raise Http404
+        return self.page(
+            request,
+            "console/request.html",
+            f"Request {request_id}",
+            attempts=attempts,
+            first=attempts[0],
+            totals=total_up(rows),
+            list_url=reverse("admin:usage_usagerecord_changelist"),
+        )
+
+
+@admin.register(Price)
+class PriceAdmin(ReadOnlyAdmin):
+    """Every version of every price. A new one is set on its model's page."""
+
+    list_display = ("model", "effective", "rates_text", "source", "created_by", "note")
+    list_filter = ("source",)
+    list_select_related = ("model__provider",)
+    search_fields = ("model__name", "model__provider__name")
+    ordering = ("-effective_from", "-id")
+    fields = ("model", "effective", "rates_text", "source", "note", "created", "created_by")
+
+    @admin.display(description="In force from", ordering="effective_from")
+    def effective(self, row: Price) -> SafeString | str:
+        return display.write_time_tag(row.effective_from)
+
+    @admin.display(description="Created")
+    def created(self, row: Price) -> SafeString | str:
+        return display.write_time_tag(row.created_at)
+
+    @admin.display(description="Rates, USD")
+    def rates_text(self, row: Price) -> str:
+        return describe_rates(row.rates)

@@ -1,0 +1,92 @@
+"""Credential references and the audit trail in the admin API. Control plane; no secret passes through here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import django_filters
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.decorators import action
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from tokenhub.control.api import ControlViewSet, WritableViewSet
+from vault import actions
+from vault.models import AuditEntry, Credential
+
+
+class CredentialSerializer(serializers.ModelSerializer[Credential]):
+    """Where a provider's secret is found; never the secret."""
+
+    class Meta:
+        model = Credential
+        fields = ("id", "provider", *actions.CREDENTIAL_FIELDS, "version")
+        read_only_fields = ("version",)
+
+
+class AuditEntrySerializer(serializers.ModelSerializer[AuditEntry]):
+    """One change: who, from where, what, before and after."""
+
+    class Meta:
+        model = AuditEntry
+        fields = (
+            "id",
+            "at",
+            "actor",
+            "actor_kind",
+            "address",
+            "action",
+            "object_type",
+            "object_id",
+            "object_label",
+            "before",
+            "after",
+        )
+
+
+class AuditFilter(django_filters.FilterSet):
+    """By who, what and when; `from` is included, `to` is not."""
+
+    since = django_filters.IsoDateTimeFilter(field_name="at", lookup_expr="gte", label="from")
+    until = django_filters.IsoDateTimeFilter(field_name="at", lookup_expr="lt", label="to")
+
+    class Meta:
+        model = AuditEntry
+        fields = ("actor", "actor_kind", "action", "object_type", "object_id")
+
+
+class CredentialViewSet(WritableViewSet):
+    """Credential references; `renew` says that the secret behind one was replaced."""
+
+    queryset = Credential.objects.all()
+    serializer_class = CredentialSerializer
+    filterset_fields = ("provider", "source", "enabled")
+    search_fields = ("name", "reference")
+    ordering_fields = ("id", "name", "weight", "version")
+    permissions_by_action = {"renew": ("vault.change_credential",)}
+
+    def do_create(self, data: dict[str, Any]) -> Credential:
+        return actions.create_credential(self.actor, **data)
+
+    def do_update(self, row: Credential, data: dict[str, Any]) -> Credential:
+        return actions.update_credential(self.actor, row, **self.without_parent(data, row, "provider"))
+
+    def do_delete(self, row: Credential) -> None:
+        actions.delete_credential(self.actor, row)
+
+    @extend_schema(request=None)
+    @action(detail=True, methods=["post"])
+    def renew(self, request: Request, pk: str) -> Response:
+        """Counts the version up: its health starts afresh."""
+        return self.shown(actions.renew_credential(self.actor, self.get_object()).pk)
+
+
+class AuditViewSet(ControlViewSet):
+    """The audit trail, newest first."""
+
+    queryset = AuditEntry.objects.all()
+    serializer_class = AuditEntrySerializer
+    filterset_class = AuditFilter
+    search_fields = ("object_label", "actor")
+    ordering_fields = ("id", "at")

@@ -1,0 +1,141 @@
+"""References to credentials, and the audit trail. Control plane; no secret is stored here."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+
+from vault.keyring import FILE_NAME_RULE, check_env_name, check_file_name
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]*", re.ASCII)
+
+
+def check_credential_name(value: str) -> None:
+    """Raises ValidationError for a name with other characters than letters, digits, space, dot, dash, underscore."""
+    if _NAME.fullmatch(value) is None:
+        raise ValidationError(
+            "Use letters, digits, spaces, '.', '_' or '-', beginning with a letter or digit."
+        )
+
+
+class Credential(models.Model):
+    """Where a provider's secret is found: an environment variable, a mounted file, or nowhere (no authentication)."""
+
+    class Source(models.TextChoices):
+        ENV = "env", "Environment variable"
+        FILE = "file", "Mounted file"
+        NONE = "none", "No credential"
+
+    provider = models.ForeignKey("providers.Provider", on_delete=models.CASCADE, related_name="credentials")
+    name = models.CharField(
+        max_length=100, validators=[check_credential_name], help_text="Unique per provider."
+    )
+    source = models.CharField(max_length=8, choices=Source.choices, default=Source.ENV)
+    reference = models.CharField(
+        max_length=255,
+        blank=True,
+        help_text="The variable's name (TOKENHUB_CRED_…), or the file's path below the credentials directory. "
+        "Never the secret itself.",
+    )
+    weight = models.PositiveSmallIntegerField(
+        default=1,
+        validators=[MaxValueValidator(1000)],
+        help_text="Share of the requests among the provider's credentials, 0 to 1000.",
+    )
+    version = models.PositiveIntegerField(
+        default=1,
+        validators=[MinValueValidator(1)],
+        help_text="Counts up when the secret behind the reference changed.",
+    )
+    enabled = models.BooleanField(default=True)
+
+    class Meta:
+        ordering = ["provider_id", "name"]
+        constraints = [
+            models.UniqueConstraint(fields=["provider", "name"], name="vault_credential_unique_name")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.source})"
+
+    def clean(self) -> None:
+        """Raises ValidationError for a reference that its source does not allow."""
+        if self.source == self.Source.NONE:
+            if self.reference:
+                raise ValidationError({"reference": "Leave the reference empty when there is no credential."})
+            return
+        try:
+            if self.source == self.Source.ENV:
+                check_env_name(self.reference)
+            else:
+                check_file_name(self.reference)
+        except ValueError as error:
+            # The reference is not repeated: people paste the secret itself into this field.
+            raise ValidationError({"reference": str(error)}) from None
+        if self.source == self.Source.FILE and posixpath.normpath(self.reference) != self.reference:
+            raise ValidationError({"reference": FILE_NAME_RULE})
+
+
+class AppendOnly(Exception):
+    """Someone tried to change or delete an audit entry."""
+
+
+class AuditQuerySet(models.QuerySet):
+    """Reads and appends; refuses everything else."""
+
+    def update(self, **kwargs: Any) -> int:
+        raise AppendOnly("audit entries can't be changed")
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        raise AppendOnly("audit entries can't be deleted")
+
+    def bulk_update(self, *args: Any, **kwargs: Any) -> int:
+        raise AppendOnly("audit entries can't be changed")
+
+
+class AuditEntry(models.Model):
+    """One change of the configuration: who, from where, what, before and after. Append-only, by database trigger too."""
+
+    class ActorKind(models.TextChoices):
+        USER = "user", "User"
+        TOKEN = "token", "Admin token"
+        BOOTSTRAP = "bootstrap", "Bootstrap"
+        SYSTEM = "system", "Tokenhub"
+        COMMAND = "command", "Command"
+
+    at = models.DateTimeField(db_index=True)
+    actor = models.CharField(max_length=200)
+    actor_kind = models.CharField(max_length=16, choices=ActorKind.choices)
+    address = models.CharField(max_length=64, blank=True)
+    action = models.CharField(max_length=64, db_index=True)
+    object_type = models.CharField(max_length=64)
+    object_id = models.CharField(max_length=64)
+    object_label = models.CharField(max_length=255)
+    before = models.JSONField(null=True)
+    after = models.JSONField(null=True)
+
+    objects = AuditQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-id"]
+        verbose_name_plural = "audit entries"
+        indexes = [models.Index(fields=["object_type", "object_id"], name="vault_audit_object")]
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.object_label} by {self.actor}"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Appends a new entry. Raises AppendOnly for one that is stored already."""
+        if not self._state.adding:
+            raise AppendOnly("audit entries can't be changed")
+        kwargs["force_insert"] = True
+        super().save(*args, **kwargs)
+
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        """Raises AppendOnly."""
+        raise AppendOnly("audit entries can't be deleted")
