@@ -9,7 +9,7 @@ from typing import Any
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import Count, Prefetch, QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils import timezone
 from django.utils.cache import add_never_cache_headers
 from django.utils.safestring import SafeString
@@ -172,13 +172,6 @@ class ShownOnce(ModelAdmin):
             back_url=self.url_for("change", row.pk),
         )
 
-    def found(self, request: HttpRequest, object_id: str) -> Any:
-        """The row. Raises Http404."""
-        row = self.get_object(request, object_id)
-        if row is None:
-            raise Http404
-        return row
-
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(ShownOnce):
@@ -290,7 +283,7 @@ class ApiKeyAdmin(ShownOnce):
             back_url=self.url_for("change", row.pk),
         )
 
-    @action(description="End overlap", icon="timer_off", permissions=["change"])
+    @action(description="End overlap", url_path="end-overlap", icon="timer_off", permissions=["change"])
     def end_overlap(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Ends the older secret of a rotated key at once."""
         row = self.found(request, object_id)

@@ -22,6 +22,10 @@ POWERS = ("is_staff", "is_superuser", "groups", "user_permissions")
 """What makes someone an operator: only superusers give it, or nobody could be kept from giving it to himself."""
 
 
+def _nothing() -> None:
+    """The password is saved already."""
+
+
 class AccountAdmin(ModelAdmin):
     """Saves with Django's own forms, in one audited transaction."""
 
@@ -69,6 +73,11 @@ class UserPages(AccountAdmin, UserAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Only superusers delete superusers."""
         return super().has_delete_permission(request, obj) and not self._above(request, obj)
+
+    def log_change(self, request: HttpRequest, obj: Any, message: Any) -> None:
+        """Django's password page saves by itself: this call is where it can be recorded. Other changes are already."""
+        if getattr(request.resolver_match, "url_name", "") == "auth_user_password_change":
+            write_account(actor_of(request), "set_password", obj, _nothing)
 
     def _above(self, request: HttpRequest, obj: Any) -> bool:
         return obj is not None and obj.is_superuser and not request.user.is_superuser

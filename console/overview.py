@@ -24,6 +24,19 @@ LAST_REQUESTS = 10
 WORKERS_SHOWN = 50
 
 
+STEPS = (
+    ("provider", "Add a provider", "Who serves the models: its kind and how patient to be."),
+    ("endpoint", "Say where it is reached", "One endpoint, e.g. https://api.example.com."),
+    ("credential", "Name its credential", "An environment variable or a file; or none, for local servers."),
+    ("model", "Add a model", "By hand, or discover what the provider offers."),
+    ("price", "Enter its price", "Without one its calls are counted as unpriced, never as free."),
+    ("alias", "Make an alias", "A name that stands for several models, tried in order."),
+    ("key", "Make an API key", "It is shown once, with ready-made snippets for clients."),
+    ("request", "Send a first request", "With the snippet from the key's page."),
+)
+"""Name, title and explanation of each step."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One step of the set-up: whether it is done, and where to do it. `url` is "" for those who may not."""
@@ -65,16 +78,29 @@ def list_steps(request: HttpRequest) -> list[Step]:
         return reverse(f"admin:{app}_{name}_add") if may(f"{app}.add_{name}") else ""
 
     models = reverse("admin:providers_model_changelist") if may("providers.view_model") else ""
+    done = {
+        "provider": provider is not None,
+        "endpoint": Endpoint.objects.filter(enabled=True).exists(),
+        "credential": Credential.objects.filter(enabled=True).exists(),
+        "model": Model.objects.filter(enabled=True).exists(),
+        "price": Price.objects.exists(),
+        "alias": Alias.objects.exists(),
+        "key": ApiKey.objects.filter(revoked_at=None).exists(),
+        "request": UsageRecord.objects.exists(),
+    }
+    urls = {
+        "provider": add("providers.provider"),
+        "endpoint": edit_provider,
+        "credential": edit_provider,
+        "model": add("providers.model"),
+        "price": models,
+        "alias": add("routing.alias"),
+        "key": add("access.apikey"),
+    }
     return [
-        Step("Add a provider", "Who serves the models: its kind and how patient to be.", provider is not None, add("providers.provider")),
-        Step("Say where it is reached", "One endpoint, e.g. https://api.example.com.", Endpoint.objects.filter(enabled=True).exists(), edit_provider),
-        Step("Name its credential", "An environment variable or a mounted file; or none, for local servers.", Credential.objects.filter(enabled=True).exists(), edit_provider),
-        Step("Add a model", "By hand, or discover what the provider offers.", Model.objects.filter(enabled=True).exists(), add("providers.model")),
-        Step("Enter its price", "Without one its calls are counted as unpriced, never as free.", Price.objects.exists(), models),
-        Step("Make an alias", "A name that stands for several models, tried in order.", Alias.objects.exists(), add("routing.alias"), optional=True),
-        Step("Make an API key", "It is shown once, with ready-made snippets for clients.", ApiKey.objects.filter(revoked_at=None).exists(), add("access.apikey")),
-        Step("Send a first request", "With the snippet from the key's page.", UsageRecord.objects.exists(), ""),
-    ]  # fmt: skip
+        Step(title, about, done[name], urls.get(name, ""), optional=name == "alias")
+        for name, title, about in STEPS
+    ]
 
 
 def _usage_today(now: datetime) -> dict[str, Any]:

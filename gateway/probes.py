@@ -1,6 +1,6 @@
 """Asks resting endpoints that have a health page whether they are back, so that they return before their rest ends. Data plane.
 
-Only endpoints that failed are asked, once a second at most, and only where the adapter names an unbilled health page.
+Only endpoints that failed are asked, at most every 0.4 s, and only where the adapter names an unbilled health page.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from providers.adapters.registry import get_adapter
 from tokenhub.core.current import Current
 from tokenhub.core.specs import EndpointSpec
 
-INTERVAL = 1.0
+INTERVAL = 0.4
 TIMEOUT = 2.0
 
 

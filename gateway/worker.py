@@ -22,6 +22,7 @@ from gateway.upstream.aiohttp_client import AiohttpClient
 from gateway.upstream.http1 import Http1Client
 from gateway.upstream.in_process import InProcessUpstream
 from gateway.upstream.seam import Upstream
+from providers.adapters.registry import list_adapters
 from tokenhub.core.current import Current
 from tokenhub.core.errors import SettingInvalid
 from tokenhub.core.specs import Snapshot
@@ -70,6 +71,7 @@ class Worker:
             max_answer_bytes=config.max_answer_bytes,
         )
         self.pipeline = Pipeline(config, current, journal, attempts, self.metrics, wall=wall, clock=clock)
+        list_adapters()  # Imported now, not within the first request.
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop
         self.stopping = False

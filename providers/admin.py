@@ -9,7 +9,6 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Now
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.shortcuts import get_object_or_404
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -136,15 +135,15 @@ class ProviderAdmin(ModelAdmin):
     def consequences(self, row: Provider) -> list[str]:
         return describe_deletion(row)
 
-    @action(description="Models", icon="neurology", permissions=["view"])
+    @action(description="Models", url_path="models", icon="neurology", permissions=["view"])
     def models_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """The list of this provider's models."""
-        return HttpResponseRedirect(f"{_models_url(self)}?provider__id__exact={int(object_id)}")
+        return HttpResponseRedirect(f"{_models_url(self)}?provider__id__exact={self.found(request, object_id).pk}")
 
-    @action(description="Test connection", icon="network_check", permissions=["change"])
+    @action(description="Test connection", url_path="test", icon="network_check", permissions=["change"])
     def test_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Asks the provider for its models, on POST, and says how that went."""
-        provider = get_object_or_404(Provider, pk=int(object_id))
+        provider = self.found(request, object_id)
         report = check_connection(provider) if request.method == "POST" else None
         return self.page(
             request,
@@ -158,10 +157,10 @@ class ProviderAdmin(ModelAdmin):
             back_url=self.url_for("change", provider.pk),
         )
 
-    @action(description="Discover models", icon="travel_explore", permissions=["discover"])
+    @action(description="Discover models", url_path="discover", icon="travel_explore", permissions=["discover"])
     def discover_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """What the provider has against what is configured; on POST with `apply`, the chosen ones are taken over."""
-        provider = get_object_or_404(Provider, pk=int(object_id))
+        provider = self.found(request, object_id)
         diff, failure = None, None
         if request.method == "POST":
             try:
@@ -282,12 +281,12 @@ class ModelPages(ModelAdmin):
         """Prices have a permission of their own: who may change a model need not be who sets its price."""
         return request.user.has_perm("usage.add_price")
 
-    @action(description="Set price", icon="sell", permissions=["price"])
+    @action(description="Set price", url_path="price", icon="sell", permissions=["price"])
     def price_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """The model's prices so far, and the form for the next."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        model = get_object_or_404(Model.objects.select_related("provider"), pk=int(object_id))
+        model = self.found(request, object_id)
         prices = list(Price.objects.filter(model=model)[:50])
         form = PriceForm(
             request.POST if request.method == "POST" else None,

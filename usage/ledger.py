@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from django.db import DataError, IntegrityError, connection, transaction
 
@@ -17,7 +18,7 @@ _ROWS_A_QUERY = 500
 
 
 class NotStored(ValueError):
-    """A row is not there after its insert: SQLite's `INSERT OR IGNORE` drops rows that break any constraint, silently."""
+    """A row is not there after its insert, though no error came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +117,37 @@ def _insert(rows: Sequence[UsageRecord]) -> Refused:
 
 
 def _insert_all(rows: Sequence[UsageRecord]) -> None:
-    UsageRecord.objects.bulk_create(rows, batch_size=_ROWS_A_QUERY, ignore_conflicts=True)
+    """By SQL of our own: `bulk_create` costs three times the CPU, which the requests of the same process would pay.
+
+    Only a second row of an attempt is ignored; every other conflict is an error, unlike under SQLite's `INSERT OR IGNORE`.
+    """
+    columns = _list_columns()
+    names = ", ".join(connection.ops.quote_name(name) for name, _ in columns)
+    places = ", ".join(["%s"] * len(columns))
+    table = connection.ops.quote_name(UsageRecord._meta.db_table)
+    statement = f"INSERT INTO {table} ({names}) VALUES ({places}) ON CONFLICT (attempt_id) DO NOTHING"  # noqa: S608
+    with connection.cursor() as cursor:
+        cursor.executemany(statement, [_list_values(row, columns) for row in rows])
     wanted = {row.attempt_id for row in rows}
     stored = UsageRecord.objects.filter(attempt_id__in=wanted).count()
     if stored != len(wanted):
-        raise NotStored(f"{len(wanted) - stored} of {len(wanted)} rows break a constraint of the ledger")
+        raise NotStored(f"{len(wanted) - stored} of {len(wanted)} rows are not there after their insert")
+
+
+def _list_columns() -> list[tuple[str, Callable[[Any], Any] | None]]:
+    """Each column and what turns its values into the database's, where they need it."""
+    ops = connection.ops
+    adapters = {
+        "DateTimeField": ops.adapt_datetimefield_value,
+        "JSONField": lambda value: None if value is None else ops.adapt_json_value(value, None),
+    }
+    fields = [field for field in UsageRecord._meta.concrete_fields if not field.primary_key]
+    return [(field.attname, adapters.get(field.get_internal_type())) for field in fields]
+
+
+def _list_values(row: UsageRecord, columns: list[tuple[str, Callable[[Any], Any] | None]]) -> list[Any]:
+    values = row.__dict__
+    return [values[name] if adapt is None else adapt(values[name]) for name, adapt in columns]
 
 
 def _reason(error: Exception) -> str:

@@ -53,9 +53,7 @@ class CredentialAdmin(ModelAdmin):
     @action(description="Secret was replaced", icon="autorenew", permissions=["change"])
     def renew(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Counts the version up, after a question: the health of the credential starts afresh."""
-        row = self.get_object(request, object_id)
-        if row is None:
-            return HttpResponseRedirect(self.url_for("changelist"))
+        row = self.found(request, object_id)
         if request.method == "POST":
             actions.renew_credential(actor_of(request), row)
             messages.success(request, f"{row.name} is now version {row.version}.")

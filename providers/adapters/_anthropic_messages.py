@@ -9,7 +9,6 @@ so they are added; an `advisor_message` ran on another model at another price, s
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -60,21 +59,22 @@ def read_finish(stop_reason: str | None) -> FinishReason:
 def read_usage(raw: Mapping[str, Any]) -> Usage:
     """Disjoint buckets of a `usage` object (of a stream: of the merged one). Missing and null figures are
     0."""
-    sums: Counter[str] = Counter()
-    _add_counts(sums, raw)
+    buckets = _count_buckets(raw)
     iterations = raw.get("iterations")
     for entry in iterations if isinstance(iterations, list) else ():
         if isinstance(entry, Mapping) and entry.get("type") == "compaction":
-            _add_counts(sums, entry)
+            buckets = tuple(map(sum, zip(buckets, _count_buckets(entry), strict=True)))
     server = raw.get("server_tool_use")
+    searches = _count(server, "web_search_requests") if isinstance(server, Mapping) else 0
+    fresh, cache_read, five_minutes, one_hour, output, reasoning = buckets
     return Usage(
-        input=sums["input"],
-        cache_read=sums["cache_read"],
-        cache_write_5m=sums["cache_write_5m"],
-        cache_write_1h=sums["cache_write_1h"],
-        output=sums["output"],
-        reasoning=sums["reasoning"],
-        searches=_count(server, "web_search_requests") if isinstance(server, Mapping) else 0,
+        input=fresh,
+        cache_read=cache_read,
+        cache_write_5m=five_minutes,
+        cache_write_1h=one_hour,
+        output=output,
+        reasoning=reasoning,
+        searches=searches,
         raw=raw,
     )
 
@@ -96,17 +96,19 @@ def _count(values: Mapping[str, Any], name: str) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
-def _add_counts(sums: Counter[str], raw: Mapping[str, Any]) -> None:
+def _count_buckets(raw: Mapping[str, Any]) -> tuple[int, ...]:
+    """Input, cache read, cache writes of five minutes and an hour, output, reasoning: the first fields of
+    Usage."""
     details = raw.get("output_tokens_details")
     output = _count(raw, "output_tokens")
     reasoning = min(output, _count(details, "thinking_tokens")) if isinstance(details, Mapping) else 0
-    five_minutes, one_hour = _split_writes(raw)
-    sums["input"] += _count(raw, "input_tokens")
-    sums["cache_read"] += _count(raw, "cache_read_input_tokens")
-    sums["cache_write_5m"] += five_minutes
-    sums["cache_write_1h"] += one_hour
-    sums["output"] += output - reasoning
-    sums["reasoning"] += reasoning
+    return (
+        _count(raw, "input_tokens"),
+        _count(raw, "cache_read_input_tokens"),
+        *_split_writes(raw),
+        output - reasoning,
+        reasoning,
+    )
 
 
 def _split_writes(raw: Mapping[str, Any]) -> tuple[int, int]:

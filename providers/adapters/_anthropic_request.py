@@ -20,7 +20,6 @@ LEGACY_VERSION: Final = b"2023-06-01"
 """Also what goes out where the caller named no version: every server knows it."""
 
 _VERSION: Final = re.compile(rb"\d{4}-\d{2}-\d{2}")
-_SAMPLING: Final = (b'"temperature"', b'"top_p"', b'"top_k"')
 _CONTENT: Final = (b'"document"', b'"citations"')
 
 
@@ -103,17 +102,15 @@ def _credential(target: Target) -> Headers:
 
 
 def _needs_legacy(body: bytes) -> bool:
-    """Whether the body holds what only 2023-06-01 takes. Bodies without any of the words are not parsed."""
-    sampled = any(word in body for word in _SAMPLING)
-    if not sampled and not any(word in body for word in _CONTENT):
-        return False
+    """Whether the body holds what only 2023-06-01 takes. Messages without either word are not read."""
     try:
         outline = _sampling_decoder.decode(body)
         if any(value is not msgspec.UNSET for value in (outline.temperature, outline.top_p, outline.top_k)):
             return True
-        if outline.messages is msgspec.UNSET:
+        messages = b"" if outline.messages is msgspec.UNSET else bytes(outline.messages)
+        if not any(word in messages for word in _CONTENT):
             return False
-        return any(_holds_legacy(message) for message in _messages_decoder.decode(outline.messages))
+        return any(_holds_legacy(message) for message in _messages_decoder.decode(messages))
     except ValueError:
         # A body of another form is the provider's to refuse.
         return False

@@ -13,7 +13,7 @@ from django.contrib import messages
 from django.core.exceptions import NON_FIELD_ERRORS, PermissionDenied
 from django.db import models
 from django.forms.models import BaseInlineFormSet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.http import urlencode
@@ -197,6 +197,13 @@ class ModelAdmin(NoPopups, UnfoldModelAdmin):
         except TokenhubError as refused:
             self.say_refused(request, refused)
             return HttpResponseRedirect(self.url_for("change", object_id))
+
+    def found(self, request: HttpRequest, object_id: str) -> Any:
+        """The row with this id. Raises Http404 for none, and for an id that can't be one."""
+        row = self.get_object(request, object_id)
+        if row is None:
+            raise Http404
+        return row
 
     def say_refused(self, request: HttpRequest, refused: TokenhubError) -> None:
         """Shows a refusal as messages."""

@@ -23,7 +23,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Adds `--bootstrap`."""
-        parser.add_argument("--bootstrap", action="store_true", help="run `bootstrap` first, as the container does")
+        parser.add_argument(
+            "--bootstrap", action="store_true", help="run `bootstrap` first, as the container does"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Returns after a clean end."""

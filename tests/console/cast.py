@@ -1,0 +1,130 @@
+"""The cast of the console's and the admin API's tests: one of everything, made by the actions, and four kinds of people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.contrib.auth.models import Group, Permission, User
+
+from access import actions as access
+from access.models import AdminToken, ApiKey, Project, Team
+from providers import actions as providers
+from providers.models import Endpoint, Model, Provider
+from routing import actions as routing
+from routing.models import Alias
+from snapshots.models import ConfigRevision, WorkerStatus
+from tokenhub.control.actors import Actor
+from usage.actions import set_price
+from usage.models import Price, UsageRecord
+from vault import actions as vault
+from vault.models import AuditEntry, Credential
+
+CAST = Actor.command("cast")
+NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+HOSTILE = "<script>alert(1)</script><b x-data=\"alert(2)\">{{ 7*7 }}</b>"
+"""What foreign text may try; no page may show it but as text."""
+
+OUR_APPS = ("access", "auth", "providers", "routing", "snapshots", "usage", "vault")
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """One of everything."""
+
+    provider: Provider
+    endpoint: Endpoint
+    credential: Credential
+    model: Model
+    price: Price
+    alias: Alias
+    team: Team
+    project: Project
+    key: ApiKey
+    secret: str
+    token: AdminToken
+    token_secret: str
+
+
+def a_cast(name: str = "acme") -> Cast:
+    """One of everything, named after `name`."""
+    provider = providers.create_provider(CAST, name=name, kind="openai", label=f"{name} {HOSTILE}")
+    endpoint = providers.create_endpoint(CAST, provider=provider, url=f"https://{name}.example.com")
+    credential = vault.create_credential(
+        CAST, provider=provider, name="main", source="env", reference=f"TOKENHUB_CRED_{name.upper()}"
+    )
+    model = providers.create_model(CAST, provider=provider, name=f"{name}-large", upstream_name="large")
+    price = set_price(actor=CAST, model=model, rates={"input": 3_000_000_000, "output": 15_000_000_000})
+    alias = routing.create_alias(CAST, name=f"{name}-fast", targets=[routing.TargetDraft(model)])
+    team = access.create_team(CAST, name=f"Team {name} {HOSTILE}", slug=name)
+    project = access.create_project(CAST, team=team, name=f"Project {name}", slug="alpha")
+    key, secret = access.create_api_key(CAST, name=f"Key {name}", team=team, project=project)
+    token, token_secret = access.create_admin_token(CAST, name=name, service="deploy", scopes=["read", "write"])
+    return Cast(
+        provider, endpoint, credential, model, price, alias, team, project, key, secret, token, token_secret
+    )
+
+
+def an_attempt(number: int, **fields: Any) -> UsageRecord:
+    """One row of the ledger: 100 tokens in, 10 out, a tenth of a cent, one request for each number."""
+    defaults: dict[str, Any] = {
+        "attempt_id": f"attempt-{number}-{fields.get('number', 1)}",
+        "request_id": f"request-{number}",
+        "number": 1,
+        "started_at": NOON + timedelta(seconds=number),
+        "ended_at": NOON + timedelta(seconds=number + 1),
+        "provider": "acme",
+        "model": "acme-large",
+        "key_id": "key000000001",
+        "team": "acme",
+        "outcome": "completed",
+        "status": 200,
+        "input": 100,
+        "output": 10,
+        "usage_source": "provider",
+        "cost_nanos": 1_000_000,
+        "duration_ms": 1500,
+        "first_token_ms": 300,
+    }
+    return UsageRecord.objects.create(**{**defaults, **fields})
+
+
+def a_worker(number: int, **fields: Any) -> WorkerStatus:
+    """A worker's report."""
+    defaults: dict[str, Any] = {"pid": number, "host": "host", "revision": 1, "seen_at": NOON}
+    return WorkerStatus.objects.create(instance=f"worker-{number}", **{**defaults, **fields})
+
+
+def a_person(kind: str) -> User:
+    """A `viewer` (sees all), an `operator` (every permission, no superuser), or a `superuser`."""
+    if kind == "superuser":
+        return User.objects.create_superuser(kind, password="a pass phrase")
+    person = User.objects.create_user(kind, password="a pass phrase", is_staff=True)
+    permissions = Permission.objects.filter(content_type__app_label__in=OUR_APPS)
+    if kind == "viewer":
+        permissions = permissions.filter(codename__startswith="view_")
+    person.user_permissions.set(permissions)
+    return person
+
+
+def sample_ids() -> dict[str, str]:
+    """An existing id for each model that has pages, by `app_model`."""
+    models = (
+        Provider,
+        Model,
+        Credential,
+        Alias,
+        Team,
+        Project,
+        ApiKey,
+        AdminToken,
+        AuditEntry,
+        UsageRecord,
+        Price,
+        ConfigRevision,
+        WorkerStatus,
+        Group,
+        User,
+    )
+    return {model._meta.label_lower: str(model.objects.values_list("pk", flat=True).first()) for model in models}

@@ -1,0 +1,35 @@
+"""Fixtures of the console's tests."""
+
+from __future__ import annotations
+
+import pytest
+from django.contrib.auth.models import Group
+from django.test import Client
+
+from tests.console.cast import Cast, a_cast, a_person, a_worker, an_attempt
+
+
+@pytest.fixture
+def cast(db: None) -> Cast:
+    """One of everything, an attempt and a worker with it."""
+    made = a_cast()
+    an_attempt(1)
+    a_worker(1)
+    Group.objects.create(name="finance")
+    return made
+
+
+@pytest.fixture
+def operator(cast: Cast) -> Client:
+    """A browser of someone with every permission who is no superuser."""
+    client = Client()
+    client.force_login(a_person("operator"))
+    return client
+
+
+@pytest.fixture
+def superuser(cast: Cast) -> Client:
+    """A superuser's browser."""
+    client = Client()
+    client.force_login(a_person("superuser"))
+    return client

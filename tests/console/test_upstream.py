@@ -1,0 +1,50 @@
+"""What we took over from others is what we think it is: an upgrade that changes an original fails here, loudly."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import unfold
+
+ORIGINALS = {
+    "admin/nav_sidebar.html": "9ded21d2f1036a58f72624a573643ddb66887280fa696621289d6cf959d4eb08",
+    "unfold/helpers/command.html": "e10d80a03e4657fadeff1badb421728a0e63e020f4f85092692a430d4d59cf6a",
+    "unfold/helpers/navigation_user.html": "df49db2d72d7e8f24e0252b832a0fc0b14f309d47e3655fbaf3f08b4c5a4aae9",
+    "unfold/layouts/skeleton.html": "062bb8d9caf56385289bde95c57e06c13dfc598fc3463332f967e8b52724d84c",
+    "admin/login.html": "13deb7765ce366590d73a58f260f438aa8a3580851a7540b542c451e445c6b78",
+    "admin/index.html": "dd345254af4ffc9aa1ed138264233f8d8c8706e13e0593b29c3af123207a2884",
+}
+"""Every Unfold template that `templates/` overrides, with the sum of the original it was made from."""
+
+ALPINE = "0d18d7f8d7910e2e0212f0f056b12f50bebc3abb7d88d2f7c7cb4c336fe4519a"
+
+
+def sum_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("name", ORIGINALS)
+def test_an_overridden_template_still_has_the_original_it_was_made_from(name: str) -> None:
+    original = Path(unfold.__file__).parent / "templates" / name
+    assert sum_of(original) == ORIGINALS[name], f"{name} changed upstream: compare, adapt templates/{name}, update"
+
+
+def test_no_template_overrides_unfold_unlisted(repository: Path) -> None:
+    ours = {str(path.relative_to(repository / "templates")) for path in (repository / "templates").rglob("*.html")}
+    theirs = Path(unfold.__file__).parent / "templates"
+    assert {name for name in ours if (theirs / name).exists()} == set(ORIGINALS)
+
+
+def test_alpine_is_the_csp_build_that_was_reviewed(repository: Path) -> None:
+    vendored = repository / "static/console/vendor/alpine-csp-3.17.4.min.js"
+    assert sum_of(vendored) == ALPINE
+    assert ALPINE in (vendored.parent / "README.md").read_text()
+
+
+def test_no_template_of_ours_switches_escaping_off(repository: Path) -> None:
+    for path in (repository / "templates").rglob("*.html"):
+        text = path.read_text()
+        assert "|safe" not in text, path
+        assert "autoescape" not in text, path
