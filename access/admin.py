@@ -403,7 +403,10 @@ class AdminTokenAdmin(ShownOnce):
     def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Revokes the token for good."""
         row = self.found(request, object_id)
-        refuse_foreign_owner(request.user, row.user)
+        try:
+            refuse_foreign_owner(request.user, row.user)
+        except TokenhubError as refused:
+            raise PermissionDenied(refused.message) from refused
 
         def write() -> str:
             actions.revoke_admin_token(actor_of(request), row)

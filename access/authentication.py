@@ -26,12 +26,12 @@ class AdminTokenAuthentication(BaseAuthentication):
 
     def authenticate(self, request: Request) -> tuple[Any, Grant] | None:
         """The user and their grant, or None where there is no bearer token. Raises AuthenticationFailed."""
-        header = get_authorization_header(request).split()
+        header = get_authorization_header(request).split(maxsplit=1)
         if not header or header[0].lower() != b"bearer":
             return None
         if len(header) != 2:
             raise AuthenticationFailed("The header must be `Authorization: Bearer <token>`.")
-        presented = header[1].decode("latin-1")
+        presented = header[1].strip().decode("latin-1")
         if matches_bootstrap(presented):
             actor = Actor("bootstrap", "TOKENHUB_ADMIN_TOKEN", address_of(request))
             return Machine("bootstrap"), Grant(actor, frozenset(ADMIN_SCOPES))

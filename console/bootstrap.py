@@ -110,6 +110,10 @@ def run_bootstrap(
     if published.failure:
         raise ConfigurationError(f"the configuration can't be published: {published.failure}")
     report.lines.append(f"configuration revision {published.revision} is in force")
+    if connection.vendor == "postgresql" and (settings.data_dir / "secrets" / "key_pepper").exists():
+        report.lines.append(
+            "note: the key pepper is this data folder's own; several replicas need one TOKENHUB_KEY_PEPPER"
+        )
     report.model = _choose_model()
     return report
 

@@ -30,8 +30,9 @@ from tokenhub.configfile import ConfigFile, KeyPath
 from tokenhub.control.actors import Actor
 from tokenhub.core.errors import SettingInvalid, TokenhubError
 from tokenhub.core.keys import digest_key, find_key_parts
-from tokenhub.core.money import COUNTED, PRICED_NAMES, nanos_from_usd
+from tokenhub.core.money import PRICED_NAMES, nanos_from_usd
 from tokenhub.core.specs import CredentialSpec
+from tokenhub.core.usage import COUNTED
 from usage.actions import set_price
 from usage.models import Price
 from usage.prices import list_current_prices
@@ -214,7 +215,7 @@ def _models(run: _Declaration) -> None:
                 current = prices.get(row.pk)
                 if current is None or dict(current.rates) != rates:
                     run.difference.append(f"{'+' if current is None else '~'} price of {label}")
-                    set_price(actor=run.actor, model=row, rates=rates, source=Price.Source.DECLARED)
+                    set_price(actor=run.actor, model=row, rates=rates, source=Price.Source.DECLARED.value)
 
 
 def _read_rates(run: _Declaration, at: KeyPath, price: Any) -> dict[str, int]:
@@ -306,7 +307,7 @@ def _projects(run: _Declaration) -> None:
 
 
 def _get_team(run: _Declaration, place: KeyPath, slug: Any) -> Team:
-    team = Team.objects.filter(slug=slug).first()
+    team: Team | None = Team.objects.filter(slug=slug).first()
     if team is None:
         raise run.wrong((*place, "team"), f"there is no team {slug!r}")
     return team

@@ -1,4 +1,4 @@
-"""Which key a request carries, and whether it is good. Data plane; a dictionary look-up and one HMAC.
+"""Which key a request carries, and whether it is good. Data plane; a dictionary look-up and one HMAC, remembered.
 
 The format and the checksum are checked before any look-up; the digest is compared in constant time, also for unknown ids,
 so that an answer's time tells nothing. A key in a URL is refused: URLs end up in logs.
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Mapping
+from functools import lru_cache
 
 from tokenhub.core.errors import AuthenticationFailed, PermissionDenied
 from tokenhub.core.keys import digest_key, find_key_parts
 from tokenhub.core.specs import KeySpec, Snapshot
 
 _NO_DIGEST = "0" * 64
+_REMEMBERED = 4096
 _HINT = "send it as 'Authorization: Bearer thk_…' or as 'x-api-key: thk_…'"
 
 
@@ -36,7 +38,7 @@ def authenticate(
 ) -> KeySpec:
     """The key of a request. Raises AuthenticationFailed; the message never repeats what was sent."""
     presented = find_presented_key(headers, query)
-    parts = find_key_parts(presented)
+    parts = _find_parts(presented)
     if parts is None or parts.prefix != "thk":
         raise AuthenticationFailed("the API key is malformed or mistyped (its checksum does not match)", hint=_HINT)
     key = snapshot.key_by_id.get(parts.key_id)
@@ -55,11 +57,21 @@ def _has_live_digest(key: KeySpec | None, presented: str, peppers: Mapping[int, 
         pepper = peppers.get(secret.pepper_version)
         if pepper is None or (secret.expires_at and secret.expires_at <= now):
             continue
-        if hmac.compare_digest(digest_key(presented, pepper).hex(), secret.digest):
+        if hmac.compare_digest(_digest(presented, pepper), secret.digest):
             found = True
     if key is None:
-        hmac.compare_digest(digest_key(presented, next(iter(peppers.values()), b"")).hex(), _NO_DIGEST)
+        hmac.compare_digest(_digest(presented, next(iter(peppers.values()), b"")), _NO_DIGEST)
     return found
+
+
+# Checksum and HMAC are pure functions of the text, so remembering them needs no invalidation: what is revoked, expired or
+# unknown is looked up in the snapshot, and compared, for every request. Bounded, and in memory only.
+_find_parts = lru_cache(_REMEMBERED)(find_key_parts)
+
+
+@lru_cache(_REMEMBERED)
+def _digest(presented: str, pepper: bytes) -> str:
+    return digest_key(presented, pepper).hex()
 
 
 def check_scope(key: KeySpec, scope: str) -> None:

@@ -23,6 +23,7 @@ SMALL = 64 * 1024
 
 _YIELD_BYTES = 512 * 1024
 _GAP = re.compile(rb'[\s]*[{,][\s]*("(?:[^"\\]|\\.)*")[\s]*:[\s]*')
+_TEXT_VALUE = re.compile(rb'\s*:\s*("(?:[^"\\]|\\.)*")')
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _items = msgspec.json.Decoder(list[msgspec.Raw])
 _string = msgspec.json.Decoder(str)
@@ -48,22 +49,31 @@ class Body:
 
     def edited(self, edits: Mapping[str, Any]) -> bytes:
         """The bytes with these top-level members set (None: removed). Every other byte stays as the caller sent it."""
-        changes = {name: value for name, value in edits.items() if self.data.get(name) != value}
+        data = self.data
+        changes = {
+            name: value
+            for name, value in edits.items()
+            if (name in data if value is None else name not in data or data[name] != value)
+        }
         if not changes:
             return bytes(self.raw)
+        if self._spans is None and len(changes) == 1:
+            (name, value), = changes.items()
+            span = _find_text_span(self.raw, name, data.get(name))
+            if span is not None and value is not None:
+                return b"".join((self.raw[: span[0]], msgspec.json.encode(value), self.raw[span[1] :]))
         if self._spans is None:
             self._spans = _find_spans(self.raw)
-        pieces: list[tuple[int, int, bytes]] = []
+        spans = self._spans
+        removed = {name for name, value in changes.items() if value is None}
+        pieces = _removals(self.raw, spans, removed) if removed else []
         added: list[bytes] = []
         for name, value in changes.items():
-            span = self._spans.get(name)
-            if span is None:
+            if name not in spans:
                 added.append(msgspec.json.encode(name) + b":" + msgspec.json.encode(value))
-            elif value is None:
-                pieces.append((*_member_span(self.raw, self._spans, span), b""))
-            else:
-                pieces.append((*span, msgspec.json.encode(value)))
-        return self._splice(pieces, added, kept=len(self._spans) - sum(1 for piece in pieces if not piece[2]))
+            elif value is not None:
+                pieces.append((*spans[name], msgspec.json.encode(value)))
+        return self._splice(pieces, added, kept=len(spans) - len(removed))
 
     def _splice(self, pieces: list[tuple[int, int, bytes]], added: list[bytes], *, kept: int) -> bytes:
         out: list[bytes | bytearray] = []
@@ -79,16 +89,20 @@ class Body:
         return b"".join(out)
 
 
-def _member_span(
-    raw: bytes | bytearray, spans: Mapping[str, tuple[int, int]], span: tuple[int, int]
-) -> tuple[int, int]:
-    """From a member's name to its comma: the comma before it, or, for the first one, the comma behind it."""
-    places = sorted(spans.values())
-    at = places.index(span)
-    if at:
-        return places[at - 1][1], span[1]
-    begin = raw.index(b"{") + 1
-    return (begin, span[1]) if len(places) == 1 else (begin, raw.index(b",", span[1]) + 1)
+def _removals(
+    raw: bytes | bytearray, spans: Mapping[str, tuple[int, int]], names: set[str]
+) -> list[tuple[int, int, bytes]]:
+    """What to cut for these members: each with the comma before it, but the leading ones with the comma behind them."""
+    ordered = list(spans.items())
+    leading = next((at for at, (name, _) in enumerate(ordered) if name not in names), len(ordered))
+    cuts = []
+    if leading:
+        begin, end = raw.index(b"{") + 1, ordered[leading - 1][1][1]
+        cuts.append((begin, end if leading == len(ordered) else raw.index(b",", end) + 1, b""))
+    for (_, before), (name, span) in zip(ordered[leading:], ordered[leading + 1 :], strict=False):
+        if name in names:
+            cuts.append((before[1], span[1], b""))
+    return cuts
 
 
 async def read_body(receive: Receive, headers: Mapping[bytes, bytes], *, limit: int, timeout: float) -> bytes | bytearray:
@@ -186,6 +200,19 @@ class _Walk:
         if name in self.spans:
             raise InvalidJSON(f"the key {name!r} stands twice in one object", param=name)
         raise InvalidJSON("a key stands twice in one object")
+
+
+def _find_text_span(raw: bytes | bytearray, name: str, value: Any) -> tuple[int, int] | None:
+    """Where the text value of a top-level member stands, if that is certain without a walk through the document.
+
+    Mostly only `model` is set, and its bytes with their quotes occur once. The member is there, so that place is it: only
+    an escaped letter could write the name in another way, and inside a string a backslash would stand before a quote.
+    """
+    quoted = b'"%b"' % name.encode()
+    if not isinstance(value, str) or b"\\u00" in raw or raw.count(quoted) != 1:
+        return None
+    match = _TEXT_VALUE.match(raw, raw.index(quoted) + len(quoted))
+    return match.span(1) if match is not None else None
 
 
 def _find_spans(raw: bytes | bytearray) -> dict[str, tuple[int, int]]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import os
 import signal
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -198,6 +200,8 @@ def build_config(settings: TokenhubSettings, application: str = APPLICATION) -> 
         backlog=settings.backlog,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_seconds),
+        callback_notify=partial(_follow_supervisor, os.getpid()) if settings.workers > 1 else None,
+        timeout_notify=1,
         head_timeout=settings.head_timeout,
         max_head_bytes=settings.max_head_bytes,
     )
@@ -216,6 +220,12 @@ def run_server(config: ServerConfig) -> None:
     server.run()
     if not server.started:
         raise SystemExit(3)
+
+
+async def _follow_supervisor(supervisor: int) -> None:
+    """Ends a worker whose supervisor was killed: it would keep the port, and nobody would replace it or pass signals on."""
+    if os.getppid() != supervisor:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def leave_on_signals() -> None:

@@ -358,12 +358,23 @@ def _own_connection() -> Iterator[None]:
     close_old_connections()
     try:
         yield
-    except DatabaseError:
+    except DatabaseError as error:
         if not connection.in_atomic_block:
             connection.close()
+            if isinstance(error, OperationalError):
+                _leave_pool()
         raise
     finally:
         close_old_connections()
+
+
+def _leave_pool() -> None:
+    """After a minute without a server a pool tries again only every half minute or so; a new pool tries at once.
+
+    Connections of other threads that are in use stay usable, and are closed when they are given back.
+    """
+    if connection.vendor == "postgresql" and connection.settings_dict["OPTIONS"].get("pool"):
+        connection.close_pool()
 
 
 def _is_passing(error: OperationalError) -> bool:

@@ -125,7 +125,7 @@ def _insert_all(rows: Sequence[UsageRecord]) -> None:
     names = ", ".join(connection.ops.quote_name(name) for name, _ in columns)
     places = ", ".join(["%s"] * len(columns))
     table = connection.ops.quote_name(UsageRecord._meta.db_table)
-    statement = f"INSERT INTO {table} ({names}) VALUES ({places}) ON CONFLICT (attempt_id) DO NOTHING"  # noqa: S608
+    statement = f"INSERT INTO {table} ({names}) VALUES ({places}) ON CONFLICT (attempt_id) DO NOTHING"  # noqa: S608 - our names
     with connection.cursor() as cursor:
         cursor.executemany(statement, [_list_values(row, columns) for row in rows])
     wanted = {row.attempt_id for row in rows}

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+_TOO_MANY = 10**15
 _decode = msgspec.json.Decoder().decode
 encode_json = msgspec.json.Encoder().encode
 """A value as compact UTF-8 JSON."""
@@ -65,6 +66,8 @@ def text_of(value: Any) -> str:
 
 def count_of(value: Any) -> int | None:
     """The value as a count >= 0; None where it is none. Whole floats count: some vendors write `12.0`."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if type(value) is int and 0 <= value < _TOO_MANY:
+        return value
+    if value is None or isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return max(0, int(value)) if value == value and abs(value) < 1e15 else None
+    return max(0, int(value)) if value == value and abs(value) < _TOO_MANY else None

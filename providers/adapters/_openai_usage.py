@@ -76,7 +76,7 @@ class _Purse:
 def _first(*values: Any) -> int:
     """The first of them that is a count; 0 where none is."""
     for value in values:
-        if (count := count_of(value)) is not None:
+        if value is not None and (count := count_of(value)) is not None:
             return count
     return 0
 

@@ -122,7 +122,10 @@ class StreamWatch(ABC):
 
 
 class StreamDecoder(ABC):
-    """Turns one provider stream into ChatEvents. Holds what `StreamWatch` holds, for the same purposes."""
+    """Turns one provider stream into ChatEvents. Holds what `StreamWatch` holds, for the same purposes.
+
+    `losses` are what the events could not hold, known only as the stream goes on.
+    """
 
     usage: Usage | None = None
     failure: Failure | None = None

@@ -26,7 +26,6 @@ from providers.adapters._openai_watch import OpenAIWatch
 from providers.adapters.base import (
     Adapter,
     Failure,
-    Headers,
     Inbound,
     Operation,
     StreamDecoder,
@@ -44,6 +43,7 @@ _PATHS = {
     Operation.OPENAI_EMBEDDINGS: "/embeddings",
 }
 _LIMITS = ("max_tokens", "max_completion_tokens")
+_PROFILES_KEPT = 256
 
 FORWARDED = (b"openai-beta", b"x-client-request-id")
 """The caller's headers that go upstream: a feature switch and the caller's own trace id, which the vendor only logs.
@@ -70,6 +70,9 @@ class OpenAI(Adapter):
     newest_limit: ClassVar[str] = "max_completion_tokens"
     """The output limit's name on translated routes where the profile says keep."""
 
+    def __init__(self) -> None:
+        self._profiles: dict[tuple[object, ...], Profile] = {}
+
     def request(
         self, target: Target, operation: Operation, body: bytes, inbound: Inbound, *, stream: bool
     ) -> WireRequest:
@@ -77,8 +80,10 @@ class OpenAI(Adapter):
         if operation not in self.native:
             raise ValueError(f"{self.kind} providers don't serve {operation} natively")
         accept = b"text/event-stream" if stream else b"application/json"
-        forwarded = tuple((name, inbound.headers[name]) for name in FORWARDED if name in inbound.headers)
-        headers = ((b"content-type", b"application/json"), (b"accept", accept), *forwarded)
+        headers = {b"content-type": b"application/json", b"accept": accept}
+        for name in FORWARDED:
+            if name in inbound.headers:
+                headers[name] = inbound.headers[name]
         return self._build(target, _PATHS[operation], headers, body)
 
     def edits(self, target: Target, operation: Operation, body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -128,7 +133,7 @@ class OpenAI(Adapter):
 
     def models_request(self, target: Target) -> WireRequest:
         """GET /models."""
-        return self._build(target, "/models", ((b"accept", b"application/json"),), b"", b"GET")
+        return self._build(target, "/models", {b"accept": b"application/json"}, b"", b"GET")
 
     def read_models(self, body: bytes) -> tuple[Mapping[str, Any], ...]:
         """The models, with the limits that some vendors tell. Raises ValueError if the body is no list of models."""
@@ -139,10 +144,18 @@ class OpenAI(Adapter):
 
     def profile(self, provider: ProviderSpec) -> Profile:
         """The provider's settings over this adapter's defaults. Raises ValueError for a wrong type."""
-        return read_profile(provider.profile, self.profile_fields, self.newest_limit)
+        settings = provider.profile
+        # With the types, since 1 == True and only one of them is a flag.
+        key = (*settings.items(), *map(type, settings.values()))
+        found = self._profiles.get(key)
+        if found is None:
+            if len(self._profiles) >= _PROFILES_KEPT:
+                self._profiles.clear()
+            found = self._profiles[key] = read_profile(settings, self.profile_fields, self.newest_limit)
+        return found
 
     def _build(
-        self, target: Target, path: str, headers: Headers, body: bytes, method: bytes = b"POST"
+        self, target: Target, path: str, headers: dict[bytes, bytes], body: bytes, method: bytes = b"POST"
     ) -> WireRequest:
         profile = self.profile(target.provider)
         prefix = profile.api_path
@@ -150,13 +163,12 @@ class OpenAI(Adapter):
             prefix = prefix.replace("{model}", _quote(target.model.upstream_name))
         query = f"?{profile.api_query}" if profile.api_query else ""
         full = f"{target.endpoint.base_path}{prefix}{path}{query}"
-        pairs = dict(headers)
         if target.secret:
             value = f"{profile.auth_scheme} {target.secret}" if profile.auth_scheme else target.secret
-            pairs[profile.auth_header.lower().encode("ascii")] = value.encode("latin-1")
+            headers[profile.auth_header.lower().encode("ascii")] = value.encode("latin-1")
         for name, setting in target.provider.headers:
-            pairs[name.lower().encode("ascii")] = setting.encode("latin-1")
-        return WireRequest(full.encode("ascii"), tuple(pairs.items()), body, method)
+            headers[name.lower().encode("ascii")] = setting.encode("latin-1")
+        return WireRequest(full.encode("ascii"), tuple(headers.items()), body, method)
 
 
 def _quote(name: str) -> str:

@@ -66,14 +66,14 @@ def a_cast(name: str = "acme") -> Cast:
     )
 
 
-def an_attempt(number: int, **fields: Any) -> UsageRecord:
+def an_attempt(request: int, **fields: Any) -> UsageRecord:
     """One row of the ledger: 100 tokens in, 10 out, a tenth of a cent, one request for each number."""
     defaults: dict[str, Any] = {
-        "attempt_id": f"attempt-{number}-{fields.get('number', 1)}",
-        "request_id": f"request-{number}",
+        "attempt_id": f"attempt-{request}-{fields.get("number", 1)}",
+        "request_id": f"request-{request}",
         "number": 1,
-        "started_at": NOON + timedelta(seconds=number),
-        "ended_at": NOON + timedelta(seconds=number + 1),
+        "started_at": NOON + timedelta(seconds=request),
+        "ended_at": NOON + timedelta(seconds=request + 1),
         "provider": "acme",
         "model": "acme-large",
         "key_id": "key000000001",

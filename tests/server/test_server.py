@@ -210,6 +210,16 @@ def test_a_dead_worker_is_replaced_and_sigterm_ends_all(start: Any) -> None:
         wait_until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), 10, "the worker is gone")
 
 
+def test_workers_end_when_their_supervisor_is_killed(start: Any) -> None:
+    server = start(WORKERS="2")
+    wait_until(lambda: server.notes.read_text().count("lifespan.startup") == 2, 30, "both workers started")
+    server.process.kill()
+    server.process.wait(timeout=10)
+    wait_until(lambda: server.notes.read_text().count("lifespan.shutdown") == 2, 30, "both workers ended")
+    with pytest.raises(ConnectionRefusedError):
+        server.connect()
+
+
 def test_an_application_that_does_not_start_ends_the_server_with_an_error(
     tmp_path: Path, repository: Path
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -15,7 +14,6 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 
 from tests.usage.cast import RATES, STARTED, make_final, make_intent, settled_cost
-from tests.usage.conftest import SharedDatabase, read_totals
 from tests.usage.test_journal import open_journal, start_process
 from tokenhub.core.usage import Usage
 from usage._journal_files import list_segments
@@ -296,6 +294,15 @@ def test_a_vendors_strange_usage_object_is_stored_clean(journal: Journal, draine
     assert row.error_detail == "x\ufffd\ufffd" + "y" * 497
 
 
+def test_what_is_valid_json_but_not_valid_in_a_database_is_cleaned_too(
+    journal: Journal, drainer: Drainer
+) -> None:
+    journal.intent(make_intent(1))
+    journal.final(make_final(1, usage=Usage(input=1, raw={"nul\x00": "a\x00b", "huge": 10**40})))
+    assert drainer.drain_once().quarantined == 0
+    assert UsageRecord.objects.get().raw_usage == {"nul\ufffd": "a\ufffdb", "huge": hex(10**40)}
+
+
 def test_a_crash_between_commit_and_deletion_changes_nothing(tmp_path: Path) -> None:
     write_dead_file(
         tmp_path, encode_intent(make_intent(0)) + encode_intent(make_intent(1)) + encode_final(make_final(0))
@@ -420,60 +427,6 @@ def _check_killed(directory: Path, said: list[list[str]]) -> None:
     assert UsageRecord.objects.filter(outcome="completed").exclude(cost_nanos__gt=0).count() == 0
     with open_ledger_door("the next kill begins with an empty ledger"):
         UsageRecord.objects.all()._raw_delete("default")
-
-
-def test_two_processes_racing_to_adopt_settle_each_attempt_once(
-    tmp_path: Path, shared_database: SharedDatabase
-) -> None:
-    directory = tmp_path / "journal"
-    directory.mkdir()
-    expected: dict[str, str] = {}
-    for owner in range(6):
-        numbers = range(owner * 100, owner * 100 + 60)
-        lines = [
-            encode_intent(make_intent(n)) + (encode_final(make_final(n)) if n % 10 else b"") for n in numbers
-        ]
-        write_dead_file(directory, b"".join(lines[:30]), owner=f"gone-{owner}-7", seq=0)
-        write_dead_file(directory, b"".join(lines[30:]), owner=f"gone-{owner}-7", seq=1)
-        expected |= {f"att-{n}": "completed" if n % 10 else "unsettled" for n in numbers}
-    racers = [shared_database.start_drain(directory) for _ in range(2)]
-    race(racers)
-    totals = [read_totals(racer) for racer in racers]
-    leftover = shared_database.start_drain(directory)
-    race([leftover])
-    read_totals(leftover)
-    assert shared_database.list_outcomes() == expected
-    assert sum(total["quarantined"] for total in totals) == 0
-    assert sum(total["files_removed"] for total in totals) == 12
-    assert list(directory.iterdir()) == []
-
-
-def race(processes: list[subprocess.Popen[str]]) -> None:
-    for process in processes:
-        assert process.stdout is not None
-        first = process.stdout.readline()
-        assert first == "ready\n", process.communicate(timeout=30)[1]
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-
-
-def test_a_drain_killed_before_it_could_delete_is_continued_by_another_process(
-    tmp_path: Path, shared_database: SharedDatabase
-) -> None:
-    directory = tmp_path / "journal"
-    directory.mkdir()
-    write_dead_file(
-        directory, encode_intent(make_intent(1)) + encode_final(make_final(1)) + encode_intent(make_intent(2))
-    )
-    crashing = shared_database.start_drain(directory, "crash")
-    _, errors = crashing.communicate(timeout=90)
-    assert crashing.returncode == -9, errors
-    assert len(list_segments(directory)) == 1
-    totals = read_totals(shared_database.start_drain(directory))
-    assert (totals["rows"], totals["files_removed"], totals["quarantined"]) == (0, 1, 0)
-    assert shared_database.list_outcomes() == {"att-1": "completed", "att-2": "unsettled"}
 
 
 def test_the_command_settles_what_dead_processes_left(

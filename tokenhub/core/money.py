@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
+from types import MappingProxyType
 
 from tokenhub.core.usage import BUCKETS, COUNTED, Usage
 
 NANOS_PER_USD = 1_000_000_000
 PER_MILLION = 1_000_000
+PRICED_NAMES = BUCKETS + COUNTED
+"""Every name that may carry a rate."""
 
 INHERITS = {
     "cache_read": "input",
@@ -29,16 +33,26 @@ class PriceSpec:
 
     version: str
     rates: tuple[tuple[str, int], ...]
+    _rate_by_name: Mapping[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Resolved once: every answer is priced, and a price lives as long as its snapshot.
+        own = dict(self.rates)
+        found = {name: rate for name in (*own, *PRICED_NAMES) if (rate := _inherit(own, name)) is not None}
+        object.__setattr__(self, "_rate_by_name", MappingProxyType(found))
 
     def rate(self, bucket: str) -> int | None:
         """The bucket's rate, inherited where it has none; None where nothing applies."""
-        rates = dict(self.rates)
-        name: str | None = bucket
-        while name is not None:
-            if name in rates:
-                return rates[name]
-            name = INHERITS.get(name)
-        return None
+        return self._rate_by_name.get(bucket)
+
+
+def _inherit(rates: Mapping[str, int], bucket: str) -> int | None:
+    name: str | None = bucket
+    while name is not None:
+        if name in rates:
+            return rates[name]
+        name = INHERITS.get(name)
+    return None
 
 
 def divide_half_even(numerator: int, denominator: int) -> int:
@@ -74,7 +88,3 @@ def usd_from_nanos(nanos: int) -> str:
     sign, digits = ("-" if nanos < 0 else ""), f"{abs(nanos):010d}"
     whole, fraction = digits[:-9], digits[-9:].rstrip("0")
     return f"{sign}{whole}.{fraction.ljust(2, '0')}"
-
-
-PRICED_NAMES = BUCKETS + COUNTED
-"""Every name that may carry a rate."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any, Literal
 
 BUCKETS = (
@@ -22,6 +23,9 @@ BUCKETS = (
 
 COUNTED = ("searches", "images")
 """Things billed by the piece."""
+
+_NAMES = BUCKETS + COUNTED
+_counts_of = attrgetter(*_NAMES)
 
 UsageSource = Literal["provider", "estimated", "none"]
 
@@ -69,7 +73,7 @@ class Usage:
 
     def counts(self) -> dict[str, int]:
         """The non-zero buckets and counted things by name."""
-        return {name: count for name in BUCKETS + COUNTED if (count := getattr(self, name))}
+        return {name: count for name, count in zip(_NAMES, _counts_of(self), strict=True) if count}
 
 
 NOTHING_USED = Usage(source="none")

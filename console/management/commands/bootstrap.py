@@ -16,7 +16,7 @@ class Command(BaseCommand):
     """Migrates, creates the first administrator and key, applies config.yaml, publishes, prints how to begin."""
 
     help = "Prepares the installation: schema, first administrator and key, declared configuration, first snapshot."
-    requires_system_checks = []
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Adds `--wait`."""

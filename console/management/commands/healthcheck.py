@@ -16,7 +16,7 @@ class Command(BaseCommand):
     """Exits with 0 if the server answers 200, else with 1."""
 
     help = "Asks /healthz (or /readyz with --ready) of the server on this machine; exits with 1 unless it is well."
-    requires_system_checks = []
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Adds `--ready` and `--timeout`."""

@@ -19,7 +19,7 @@ class Command(BaseCommand):
     """Serves until SIGTERM."""
 
     help = "Serves /v1 and the admin on TOKENHUB_HOST:TOKENHUB_PORT with TOKENHUB_WORKERS processes."
-    requires_system_checks = []
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Adds `--bootstrap`."""

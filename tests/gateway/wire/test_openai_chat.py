@@ -397,6 +397,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"temperature": True}, "temperature"),
     ({"n": 0}, "n"),
     ({"n": 1.5}, "n"),
+    ({"n": True}, "n"),
     ({"max_tokens": 0}, "max_tokens"),
     ({"max_completion_tokens": "5"}, "max_completion_tokens"),
     ({"stop": 7}, "stop"),

@@ -162,10 +162,8 @@ def test_a_call_that_openais_format_can_hold_survives_a_round_trip(call: ChatCal
     assert again.losses.names() == ()
 
 
-USAGES = st.builds(
-    Usage,
-    **{name: st.integers(0, 900) for name in ("input", "cache_read", "cache_write_5m", "output", "reasoning", "audio_in", "audio_out")},
-)  # fmt: skip
+BUCKETS = ("input", "cache_read", "cache_write_5m", "output", "reasoning", "audio_in", "audio_out")
+USAGES = st.builds(Usage, **{name: st.integers(0, 900) for name in BUCKETS})
 
 
 @st.composite

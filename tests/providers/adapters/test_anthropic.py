@@ -127,6 +127,21 @@ def test_the_placeholder_of_a_cut_stream_is_never_an_output_figure() -> None:
     assert found.output_characters == len("Half an ans")
 
 
+def test_a_null_figure_does_not_replace_one_that_was_told() -> None:
+    start = b'{"type":"message_start","message":{"usage":{"input_tokens":9,"cache_read_input_tokens":4}}}'
+    delta = b'{"type":"message_delta","delta":{},"usage":{"input_tokens":null,"output_tokens":2}}'
+    found = ADAPTER.stream_watch(MESSAGES)
+    found.see("message_start", start)
+    assert found.see("message_delta", delta) == Signal.USAGE
+    assert found.usage is not None
+    assert found.usage.counts() == {"input": 9, "cache_read": 4, "output": 2}
+
+
+def test_a_block_type_that_no_header_should_carry_is_named_unknown() -> None:
+    body = b'{"content":[{"type":"a\\r\\nb: c"}],"usage":{"input_tokens":1,"output_tokens":1}}'
+    assert ADAPTER.decode_chat(body).losses.names() == ("dropped:content.unknown",)
+
+
 def test_an_error_event_is_classified_and_ends_nothing() -> None:
     found, signals = watch("overloaded.sse")
     assert signals & Signal.ERROR

@@ -194,6 +194,15 @@ DATE = {b"date": b"Mon, 23 Nov 2026 06:00:00 GMT"}
             },
             6.0,
         ),
+        (
+            {
+                b"x-ratelimit-reset-requests": b"30s",
+                b"x-ratelimit-remaining-requests": b"0",
+                b"x-ratelimit-reset-tokens": b"1s",
+                b"x-ratelimit-remaining-tokens": b"50",
+            },
+            30.0,
+        ),
         ({b"x-ratelimit-reset-requests": b"8.64s", b"x-ratelimit-reset-tokens": b"120ms"}, 0.12),
         ({**DATE, b"anthropic-ratelimit-input-tokens-reset": b"2026-11-23T06:00:18Z"}, 18.0),
         ({b"retry-after": b"-1", b"retry-after-ms": b"-1"}, None),

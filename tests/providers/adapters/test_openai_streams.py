@@ -366,6 +366,32 @@ def test_an_event_in_a_known_frame_with_another_meaning_is_not_taken_for_text() 
     assert watch.see("error", frame % (b"text", b"null")) == Signal.ERROR | Signal.CONTENT
 
 
+def count_characters(*events: bytes) -> int:
+    watch = ADAPTER.stream_watch(Operation.OPENAI_CHAT)
+    for event in events:
+        assert watch.see("", event) is Signal.CONTENT
+    return watch.output_characters
+
+
+def test_members_that_stand_where_padding_stood_are_read() -> None:
+    frame = b'{"choices":[{"delta":{"content":"%b"}}],"p":"%b"}'
+    watch = ADAPTER.stream_watch(Operation.OPENAI_CHAT)
+    assert watch.see("", frame % (b"learn", b"aB")) is Signal.CONTENT
+    told = frame % (b"more", b'x","usage":{"prompt_tokens":1,"completion_tokens":1},"q":"y')
+    assert watch.see("", told) == Signal.CONTENT | Signal.USAGE
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b'{"choices":[{"delta":{"\\u0063ontent":"A"}}],"x":{"content":"%b"}}',
+        b'{"x":{"content":"%b"},"choices":[{"delta":{"content":"A"}}]}',
+    ],
+)
+def test_a_text_elsewhere_is_never_taken_for_the_answers(frame: bytes) -> None:
+    assert count_characters(frame % b"A", frame % b"BBBB") == 2
+
+
 # The injected member.
 
 
@@ -381,6 +407,7 @@ def test_an_event_in_a_known_frame_with_another_meaning_is_not_taken_for_text() 
         (b'{"a":1,"usage":{"prompt_tokens":1}}', b'{"a":1,"usage":{"prompt_tokens":1}}'),
         (b'{"x_groq":{"id":1,"usage":null}}', b'{"x_groq":{"id":1,"usage":null}}'),
         (b'{"x":{"usage":null},"usage":null}', b'{"x":{"usage":null}}'),
+        (b'{"x":{"usage":null},"usage":null,"y":{}}', b'{"x":{"usage":null},"y":{}}'),
         (b'{"usage":null,"x":{"a":1,"usage":null}}', b'{"x":{"a":1,"usage":null}}'),
         (b'{"c":",\\"usage\\":null}"}', b'{"c":",\\"usage\\":null}"}'),
         (b'{"c":"\\\\","usage":null}', b'{"c":"\\\\"}'),
