@@ -15,13 +15,13 @@ from gateway.body import ClientGone, Receive
 from gateway.exchange import Exchange, Headers, Send
 from gateway.metrics import Metrics, SharedCounts
 from gateway.models import get_model, list_models
-from gateway.worker import Worker
 from gateway.wire.anthropic_count_tokens import AnthropicCountTokens
 from gateway.wire.anthropic_messages import AnthropicMessages
 from gateway.wire.base import WireFormat
 from gateway.wire.openai_chat import OpenAIChat
 from gateway.wire.openai_completions import OpenAICompletions
 from gateway.wire.openai_embeddings import OpenAIEmbeddings
+from gateway.worker import Worker
 from tokenhub.core.errors import (
     AuthenticationFailed,
     InternalError,
@@ -39,7 +39,9 @@ PATHS = ("/healthz", "/readyz", "/metrics")
 CLIENT_CLOSED = 499
 """What metrics call the status of a request whose caller went away."""
 
-_SINGLE = frozenset({b"authorization", b"x-api-key", b"content-type", b"content-encoding", b"anthropic-version"})
+_SINGLE = frozenset(
+    {b"authorization", b"x-api-key", b"content-type", b"content-encoding", b"anthropic-version"}
+)
 _logger = logging.getLogger("tokenhub.gateway")
 
 
@@ -47,7 +49,10 @@ class Gateway:
     """Serves `/v1/*` and the health pages. `extra_metrics` gives the control plane's part of `/metrics`."""
 
     def __init__(
-        self, worker: Worker, shared: SharedCounts, extra_metrics: Callable[[], Awaitable[bytes]] | None = None
+        self,
+        worker: Worker,
+        shared: SharedCounts,
+        extra_metrics: Callable[[], Awaitable[bytes]] | None = None,
     ) -> None:
         self._worker = worker
         self._shared = shared
@@ -95,7 +100,9 @@ class Gateway:
         except Exception:
             # The last door: whatever slipped through is our fault, told as such, with its trace in the log only.
             _logger.exception("request failed", extra={"request_id": request_id})
-            await _send_error(exchange, InternalError("an internal error occurred; it is logged under the request id"))
+            await _send_error(
+                exchange, InternalError("an internal error occurred; it is logged under the request id")
+            )
         finally:
             metrics, operation = worker.metrics, wire.operation.value
             metrics.add("requests", (operation, str(exchange.status)))
@@ -111,7 +118,9 @@ class Gateway:
         exchange = Exchange(wire, headers, scope["query_string"], send, "req_" + worker.ledger.new_id())
         try:
             if path != MODELS and not path.startswith(MODELS + "/"):
-                raise NotFound(f"no such path: {path[:200]}", hint="see /admin/v1/docs and the README for what is served")
+                raise NotFound(
+                    f"no such path: {path[:200]}", hint="see /admin/v1/docs and the README for what is served"
+                )
             if scope["method"] not in ("GET", "HEAD"):
                 raise MethodNotAllowed(f"{path[:200]} takes GET, not {scope['method']}")
             exchange.snapshot = snapshot = worker.current.get()
@@ -120,7 +129,11 @@ class Gateway:
             )
             check_scope(key, "models")
             name = path[len(MODELS) + 1 :]
-            body = get_model(snapshot, key, headers, name) if name else list_models(snapshot, key, headers, exchange.query)
+            body = (
+                get_model(snapshot, key, headers, name)
+                if name
+                else list_models(snapshot, key, headers, exchange.query)
+            )
             answer_headers: Headers = [
                 (b"content-type", b"application/json"),
                 (b"x-tokenhub-request-id", exchange.request_id.encode()),
@@ -143,7 +156,11 @@ class Gateway:
             status, kind, body = 403, b"text/plain", b"metrics need the token or an allowed address\n"
         else:
             status, kind, body = 200, b"text/plain; version=0.0.4; charset=utf-8", await self._metrics()
-        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body)), (b"cache-control", b"no-store")]
+        headers = [
+            (b"content-type", kind),
+            (b"content-length", b"%d" % len(body)),
+            (b"cache-control", b"no-store"),
+        ]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
@@ -160,7 +177,9 @@ def _refuse_ambiguous(pairs: list[tuple[bytes, bytes]], headers: Mapping[bytes, 
     seen: set[bytes] = set()
     for name, _ in pairs:
         if name in seen and name in _SINGLE:
-            raise InvalidRequest(f"the header {name.decode('latin-1')} stands twice", param=name.decode("latin-1"))
+            raise InvalidRequest(
+                f"the header {name.decode('latin-1')} stands twice", param=name.decode("latin-1")
+            )
         seen.add(name)
 
 
@@ -174,7 +193,9 @@ def _may_scrape(scope: Scope, worker: Worker) -> bool:
         address = ipaddress.ip_address(client[0]) if client else None
     except ValueError:
         return False
-    return address is not None and any(address in ipaddress.ip_network(network) for network in config.metrics_allow)
+    return address is not None and any(
+        address in ipaddress.ip_network(network) for network in config.metrics_allow
+    )
 
 
 async def _send_error(exchange: Exchange, error: TokenhubError) -> None:

@@ -27,11 +27,10 @@ from gateway.upstream.seam import (
     UpstreamResponse,
     UpstreamTimeout,
 )
-from providers.adapters._openai_stream import strip_injected_usage
 from providers.adapters.base import Failure, Inbound, Operation, WireRequest
 from routing.engine.plan import Plan
 from tokenhub.core.money import usd_from_nanos
-from tokenhub.core.specs import EndpointSpec, TimeoutsSpec
+from tokenhub.core.specs import EndpointSpec, ProviderSpec, TimeoutsSpec
 from tokenhub.core.usage import NOTHING_USED, Usage
 from vault.keyring import Keyring
 
@@ -42,10 +41,10 @@ _UPSTREAM_ID_HEADERS = (b"x-request-id", b"request-id")
 
 @dataclass(frozen=True, slots=True)
 class Upstreams:
-    """The network client, and the in-process one for simulated providers."""
+    """The network client, and the in-process one of each simulated provider."""
 
     network: Upstream
-    in_process: Upstream
+    in_process: Callable[[ProviderSpec], Upstream]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,17 +132,22 @@ class Attempts:
         if operation in adapter.native:
             body = exchange.body.edited(adapter.edits(target, operation, exchange.body.data))
             exchange.losses = ()
-            return Prepared(adapter.request(target, operation, body, inbound, stream=exchange.stream), operation, True)
-        upstream_operation, body, losses = adapter.encode_chat(exchange.get_call(), target)
-        exchange.losses = losses.names()
+            return Prepared(
+                adapter.request(target, operation, body, inbound, stream=exchange.stream), operation, True
+            )
+        call = exchange.get_call()
+        upstream_operation, body, losses = adapter.encode_chat(call, target)
+        exchange.losses = call.losses.names() + losses.names()
         wire = adapter.request(target, upstream_operation, body, Inbound({}), stream=exchange.stream)
         return Prepared(wire, upstream_operation, False)
 
-    def _make_relay(self, exchange: Exchange, choice: Choice, prepared: Prepared, account: Account) -> StreamRelay:
+    def _make_relay(
+        self, exchange: Exchange, choice: Choice, prepared: Prepared, account: Account
+    ) -> StreamRelay:
         side: Side
         if prepared.native:
             watch = choice.adapter.stream_watch(prepared.operation)
-            side = NativeSide(watch, None if wants_usage(exchange) else strip_injected_usage)
+            side = NativeSide(watch, None if wants_usage(exchange) else choice.adapter.strip_usage)
         else:
             encoder = exchange.wire.stream_encoder(model=exchange.asked, call=exchange.get_call())
             side = TranslatedSide(choice.adapter.stream_decoder(), encoder)
@@ -160,16 +164,24 @@ class Attempts:
         )
 
     async def _exchange_bytes(
-        self, exchange: Exchange, choice: Choice, prepared: Prepared, account: Account, relay: StreamRelay | None
+        self,
+        exchange: Exchange,
+        choice: Choice,
+        prepared: Prepared,
+        account: Account,
+        relay: StreamRelay | None,
     ) -> Failure | None:
         timeouts = choice.target.provider.timeouts
-        upstream = self._upstreams.in_process if choice.adapter.in_process else self._upstreams.network
+        upstreams, provider = self._upstreams, choice.target.provider
+        upstream = upstreams.in_process(provider) if choice.adapter.in_process else upstreams.network
         wire = prepared.wire
         request = UpstreamRequest(
             self._origin(choice.target.endpoint), wire.method, wire.path, wire.headers, wire.body
         )
         try:
-            sending = upstream.send(request, connect_timeout=timeouts.connect, head_timeout=timeouts.first_event)
+            sending = upstream.send(
+                request, connect_timeout=timeouts.connect, head_timeout=timeouts.first_event
+            )
             if relay is not None and relay.heartbeat:
                 response = await relay.wait_for_head(sending)
             else:
@@ -199,7 +211,9 @@ class Attempts:
             return _close_failed(account, failure)
         if headers.get(b"content-encoding", b"identity") not in (b"identity", b""):
             # We asked for none; relaying it would hide usage and errors from us.
-            return _close_failed(account, Failure("transient", 502, "the provider sent an encoded body unasked"))
+            return _close_failed(
+                account, Failure("transient", 502, "the provider sent an encoded body unasked")
+            )
         if relay is not None and headers.get(b"content-type", b"").startswith(b"text/event-stream"):
             return await relay.run(response)
         body = await response.read_all(self._max_answer_bytes, timeouts.between_events)
@@ -227,7 +241,9 @@ class Attempts:
         account.first_content_at = exchange.received_at
         if usage is None:
             usage = self._estimate(exchange, account, len(body))
-        account.close("completed", usage, status=200, finish_reason=finish, disconnected=exchange.disconnected)
+        account.close(
+            "completed", usage, status=200, finish_reason=finish, disconnected=exchange.disconnected
+        )
         answer_headers = self._head(exchange, choice, b"application/json")
         if account.cost_nanos is not None:
             answer_headers.append((b"x-tokenhub-cost-usd", usd_from_nanos(account.cost_nanos).encode()))
@@ -261,7 +277,9 @@ class Attempts:
 
     async def _out_of_time(self, choice: Choice, account: Account, relay: StreamRelay | None) -> Failure:
         total = choice.target.provider.timeouts.total
-        failure = Failure("fatal", 504, f"the request took longer than {total:g} s (deadline total)", code="deadline_total")
+        failure = Failure(
+            "fatal", 504, f"the request took longer than {total:g} s (deadline total)", code="deadline_total"
+        )
         if relay is None:
             return _close_failed(account, failure)
         with contextlib.suppress(TimeoutError):  # A caller who reads nothing is not waited for once more.
@@ -296,7 +314,9 @@ class Attempts:
         if exchange.stream:
             headers += ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
         if exchange.losses:
-            headers.append((b"x-tokenhub-translation", ", ".join(exchange.losses).encode("latin-1", "replace")[:4000]))
+            headers.append(
+                (b"x-tokenhub-translation", ", ".join(exchange.losses).encode("latin-1", "replace")[:4000])
+            )
         return headers
 
     def _origin(self, endpoint: EndpointSpec) -> Origin:
@@ -320,7 +340,11 @@ def _running_deadline(fault: UpstreamFault, timeouts: TimeoutsSpec) -> tuple[str
     phase = fault.phase if isinstance(fault, UpstreamTimeout) else ""
     if phase in ("connect", "pool"):
         return "connect", timeouts.connect
-    return ("between_events", timeouts.between_events) if phase == "read" else ("first_event", timeouts.first_event)
+    return (
+        ("between_events", timeouts.between_events)
+        if phase == "read"
+        else ("first_event", timeouts.first_event)
+    )
 
 
 def _close_failed(account: Account, failure: Failure, status: int | None = None) -> Failure:

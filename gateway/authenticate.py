@@ -22,7 +22,9 @@ _HINT = "send it as 'Authorization: Bearer thk_…' or as 'x-api-key: thk_…'"
 def find_presented_key(headers: Mapping[bytes, bytes], query: bytes) -> str:
     """The key text a caller sent. Raises AuthenticationFailed where there is none or it stands in the URL."""
     if query and (b"thk_" in query or b"api_key=" in query or b"api-key=" in query):
-        raise AuthenticationFailed("an API key in a URL is refused, since URLs are logged", code="key_in_url", hint=_HINT)
+        raise AuthenticationFailed(
+            "an API key in a URL is refused, since URLs are logged", code="key_in_url", hint=_HINT
+        )
     scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
     bearer = token.strip() if scheme.lower() == b"bearer" else b""
     header = headers.get(b"x-api-key", b"").strip()
@@ -34,13 +36,20 @@ def find_presented_key(headers: Mapping[bytes, bytes], query: bytes) -> str:
 
 
 def authenticate(
-    snapshot: Snapshot, headers: Mapping[bytes, bytes], query: bytes, *, peppers: Mapping[int, bytes], now: float
+    snapshot: Snapshot,
+    headers: Mapping[bytes, bytes],
+    query: bytes,
+    *,
+    peppers: Mapping[int, bytes],
+    now: float,
 ) -> KeySpec:
     """The key of a request. Raises AuthenticationFailed; the message never repeats what was sent."""
     presented = find_presented_key(headers, query)
     parts = _find_parts(presented)
     if parts is None or parts.prefix != "thk":
-        raise AuthenticationFailed("the API key is malformed or mistyped (its checksum does not match)", hint=_HINT)
+        raise AuthenticationFailed(
+            "the API key is malformed or mistyped (its checksum does not match)", hint=_HINT
+        )
     key = snapshot.key_by_id.get(parts.key_id)
     if not _has_live_digest(key, presented, peppers, now) or key is None:
         raise AuthenticationFailed("the API key is unknown, revoked or expired")
@@ -78,5 +87,7 @@ def check_scope(key: KeySpec, scope: str) -> None:
     """Raises PermissionDenied where the key lacks the scope."""
     if scope not in key.scopes:
         raise PermissionDenied(
-            f"this API key lacks the scope {scope!r}", details={"scope": scope}, hint="ask an operator to add it to the key"
+            f"this API key lacks the scope {scope!r}",
+            details={"scope": scope},
+            hint="ask an operator to add it to the key",
         )

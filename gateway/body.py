@@ -58,7 +58,7 @@ class Body:
         if not changes:
             return bytes(self.raw)
         if self._spans is None and len(changes) == 1:
-            (name, value), = changes.items()
+            ((name, value),) = changes.items()
             span = _find_text_span(self.raw, name, data.get(name))
             if span is not None and value is not None:
                 return b"".join((self.raw[: span[0]], msgspec.json.encode(value), self.raw[span[1] :]))
@@ -105,11 +105,15 @@ def _removals(
     return cuts
 
 
-async def read_body(receive: Receive, headers: Mapping[bytes, bytes], *, limit: int, timeout: float) -> bytes | bytearray:
+async def read_body(
+    receive: Receive, headers: Mapping[bytes, bytes], *, limit: int, timeout: float
+) -> bytes | bytearray:
     """The whole body. Raises PayloadTooLarge, UnsupportedMediaType, RequestTimeout, or ClientGone."""
     if headers.get(b"content-encoding", b"identity").lower() not in (b"identity", b""):
         raise UnsupportedMediaType(
-            "compressed request bodies are not taken", param="content-encoding", hint="send the JSON uncompressed"
+            "compressed request bodies are not taken",
+            param="content-encoding",
+            hint="send the JSON uncompressed",
         )
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > limit:
@@ -162,7 +166,9 @@ async def parse_body(raw: bytes | bytearray) -> Body:
     except UnicodeDecodeError as error:
         raise InvalidJSON(f"the body is not valid UTF-8 (byte {error.start})") from error
     except json.JSONDecodeError as error:
-        raise InvalidJSON(f"the body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})") from error
+        raise InvalidJSON(
+            f"the body is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})"
+        ) from error
     except ValueError as error:
         raise InvalidJSON(f"the body is not valid JSON: {error}") from error
     raise InvalidJSON("the body must be a JSON object")
@@ -284,7 +290,9 @@ class _Pieces:
             return (await self._parse_object(piece))[0]
         return _loads(piece)
 
-    async def _parse_object(self, raw: bytes | bytearray) -> tuple[dict[str, Any], dict[str, tuple[int, int]]]:
+    async def _parse_object(
+        self, raw: bytes | bytearray
+    ) -> tuple[dict[str, Any], dict[str, tuple[int, int]]]:
         data: dict[str, Any] = {}
         walk = _Walk(raw)
         members = _members.decode(raw)

@@ -49,7 +49,9 @@ class Exchange:
         "wire",
     )
 
-    def __init__(self, wire: WireFormat, headers: Mapping[bytes, bytes], query: bytes, send: Send, request_id: str) -> None:
+    def __init__(
+        self, wire: WireFormat, headers: Mapping[bytes, bytes], query: bytes, send: Send, request_id: str
+    ) -> None:
         self.wire = wire
         self.headers = headers
         self.query = query

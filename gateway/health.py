@@ -71,6 +71,8 @@ class HealthBoard:
 
     def credential_usable(self, credential_id: str, model_id: str) -> bool:
         """Whether the credential is not resting, altogether or for this model."""
+        if not self._credentials:
+            return True
         now = self._clock()
         for key in ((credential_id, ""), (credential_id, model_id)):
             rest = self._credentials.get(key)

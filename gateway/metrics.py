@@ -17,7 +17,25 @@ import msgspec
 
 Labels = tuple[str, ...]
 
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+SECONDS = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+    120.0,
+    300.0,
+)
 OVERHEAD_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 1.0)
 
 COUNTERS: Mapping[str, tuple[str, Labels]] = {
@@ -36,7 +54,11 @@ COUNTERS: Mapping[str, tuple[str, Labels]] = {
 HISTOGRAMS: Mapping[str, tuple[str, Labels, tuple[float, ...]]] = {
     "request_seconds": ("Whole request.", ("operation",), SECONDS),
     "first_token_seconds": ("Dispatch to first content.", ("provider", "model"), SECONDS),
-    "overhead_seconds": ("Our own part of a request before it is dispatched.", ("operation",), OVERHEAD_SECONDS),
+    "overhead_seconds": (
+        "Our own part of a request before it is dispatched.",
+        ("operation",),
+        OVERHEAD_SECONDS,
+    ),
 }
 GAUGES: Mapping[str, str] = {
     "in_flight_attempts": "Upstream attempts under way.",

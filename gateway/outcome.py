@@ -47,14 +47,18 @@ async def _pass_on(exchange: Exchange, failure: Failure) -> None:
         (b"x-should-retry", b"false"),
     ]
     if exchange.losses:
-        headers.append((b"x-tokenhub-translation", ", ".join(exchange.losses).encode("latin-1", "replace")[:4000]))
+        headers.append(
+            (b"x-tokenhub-translation", ", ".join(exchange.losses).encode("latin-1", "replace")[:4000])
+        )
     await exchange.answer(failure.status, headers, body)
 
 
 def summarise(failures: Failures, unusable: Sequence[tuple[str, str]]) -> TokenhubError:
     """The one error that stands for all attempts; `details["attempts"]` has each."""
     told = [_tell(number, choice, failure) for number, (choice, failure) in enumerate(failures, 1)]
-    told += [{"provider": provider, "kind": "credential", "message": message} for provider, message in unusable]
+    told += [
+        {"provider": provider, "kind": "credential", "message": message} for provider, message in unusable
+    ]
     details = {"attempts": told}
     if not failures:
         why = "; ".join(message for _, message in unusable) or "every target was tried or rests"
@@ -63,14 +67,18 @@ def summarise(failures: Failures, unusable: Sequence[tuple[str, str]]) -> Tokenh
     waits = [failure.retry_after for _, failure in failures if failure.retry_after]
     if kinds == {"rate_limited"}:
         return RateLimited(
-            "every target is rate limited by its provider", retry_after=min(waits) if waits else 1.0, details=details
+            "every target is rate limited by its provider",
+            retry_after=min(waits) if waits else 1.0,
+            details=details,
         )
     if kinds == {"context_overflow"}:
         return ContextOverflow(failures[-1][1].message, details=details)
     if all(failure.status == 504 for _, failure in failures):
         code = failures[-1][1].code or None
         return DeadlineExceeded(f"no answer in time: {failures[-1][1].message}", code=code, details=details)
-    summary = "; ".join(f"{item['provider']}/{item['model']}: {item['message']}" for item in told if "model" in item)
+    summary = "; ".join(
+        f"{item['provider']}/{item['model']}: {item['message']}" for item in told if "model" in item
+    )
     return AllAttemptsFailed(
         f"all {len(failures)} attempt{'s' if len(failures) > 1 else ''} failed: {summary}",
         retry_after=min(waits) if waits else None,
@@ -80,7 +88,9 @@ def summarise(failures: Failures, unusable: Sequence[tuple[str, str]]) -> Tokenh
 
 def _tell(number: int, choice: Choice, failure: Failure) -> dict[str, object]:
     # What a provider says of our own credential can quote parts of it.
-    message = "the provider refused the gateway's credential" if failure.kind == "credential" else failure.message
+    message = (
+        "the provider refused the gateway's credential" if failure.kind == "credential" else failure.message
+    )
     return {
         "number": number,
         "provider": choice.candidate.provider.name,

@@ -62,13 +62,20 @@ class Pipeline:
         exchange.started_at = self._clock()
         exchange.snapshot = self._current.get()
         exchange.key = authenticate(
-            exchange.snapshot, exchange.headers, exchange.query, peppers=self._config.peppers, now=self._wall()
+            exchange.snapshot,
+            exchange.headers,
+            exchange.query,
+            peppers=self._config.peppers,
+            now=self._wall(),
         )
         check_scope(exchange.key, exchange.wire.scope)
         size = self._admit(exchange)
         try:
             raw = await read_body(
-                receive, exchange.headers, limit=self._config.max_body_bytes, timeout=self._config.body_timeout
+                receive,
+                exchange.headers,
+                limit=self._config.max_body_bytes,
+                timeout=self._config.body_timeout,
             )
             self._body_bytes += len(raw) - size
             size = len(raw)
@@ -83,7 +90,11 @@ class Pipeline:
             self._metrics.add("journal_refusals", ())
             raise NotReady("the usage journal can't be written, so no request is taken", retry_after=5)
         declared = exchange.headers.get(b"content-length", b"")
-        size = min(int(declared), self._config.max_body_bytes) if declared.isdigit() and len(declared) < 16 else 0
+        size = (
+            min(int(declared), self._config.max_body_bytes)
+            if declared.isdigit() and len(declared) < 16
+            else 0
+        )
         if self._body_bytes + size > self._config.max_inflight_body_bytes:
             raise NotReady("too many large requests are under way", code="overloaded", retry_after=1)
         self._body_bytes += size

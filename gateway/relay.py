@@ -119,7 +119,9 @@ class StreamRelay:
             return await self.break_off(failure_of(fault, *self._deadline))
         failure = self._side.reading.failure
         if self._seen & Signal.ERROR:
-            return await self.break_off(failure or Failure("transient", 502, "the provider sent an error event"))
+            return await self.break_off(
+                failure or Failure("transient", 502, "the provider sent an error event")
+            )
         if not whole:
             return await self.break_off(Failure("transient", 502, "the provider's stream broke off"))
         await self._finish()
@@ -268,7 +270,9 @@ class StreamRelay:
 def stream_error(failure: Failure) -> TokenhubError:
     """The error that a caller is told when a stream breaks off after it began."""
     return AllAttemptsFailed(
-        f"the provider's stream broke off: {failure.message}", code="stream_interrupted", retry_after=failure.retry_after
+        f"the provider's stream broke off: {failure.message}",
+        code="stream_interrupted",
+        retry_after=failure.retry_after,
     )
 
 
@@ -278,7 +282,9 @@ def failure_of(fault: Exception, deadline: str, seconds: float) -> Failure:
     `deadline` is the one that was running, `seconds` its length.
     """
     if isinstance(fault, UpstreamTimeout):
-        return Failure("transient", 504, f"{fault} (deadline {deadline}, {seconds:g} s)", code=f"deadline_{deadline}")
+        return Failure(
+            "transient", 504, f"{fault} (deadline {deadline}, {seconds:g} s)", code=f"deadline_{deadline}"
+        )
     return Failure("transient", 502, str(fault), code=type(fault).__name__)
 
 

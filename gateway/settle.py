@@ -58,14 +58,18 @@ def _count_text(value: object) -> int:
     return total
 
 
-def estimate_usage(seen: Usage | None, input_estimate: int, characters: int, model: ModelSpec, asked_limit: int) -> Usage:
+def estimate_usage(
+    seen: Usage | None, input_estimate: int, characters: int, model: ModelSpec, asked_limit: int
+) -> Usage:
     """Usage of an answer whose own was never told: what was seen of the input, the output by its length, never above its bound."""
     output = -(-characters // CHARACTERS_PER_TOKEN)
     for bound in (asked_limit, model.max_output_tokens):
         if bound:
             output = min(output, bound)
     if seen is not None and seen.input_total:
-        return replace(seen, output=max(seen.output, output), source="estimated", method="input told, output by length")
+        return replace(
+            seen, output=max(seen.output, output), source="estimated", method="input told, output by length"
+        )
     return Usage(input=input_estimate, output=output, source="estimated", method="by length")
 
 

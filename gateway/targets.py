@@ -5,7 +5,7 @@ Healthy ones first, in the plan's order; then those that rest, since a lone targ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.health import HealthBoard
@@ -13,7 +13,7 @@ from providers.adapters.base import Adapter, Failure, Target
 from providers.adapters.registry import get_adapter
 from routing.engine.plan import Candidate, Plan, choose_endpoint
 from tokenhub.core.errors import TokenhubError
-from tokenhub.core.specs import CredentialSpec, EndpointSpec
+from tokenhub.core.specs import CredentialSpec, EndpointSpec, ModelSpec
 from vault.keyring import Keyring
 
 _NO_CREDENTIAL = CredentialSpec(id="", name="none", source="none")
@@ -33,7 +33,7 @@ class TargetPicker:
     """Hands out the attempts of one request. `rng` gives numbers in [0, 1)."""
 
     def __init__(self, plan: Plan, board: HealthBoard, keyring: Keyring, rng: Callable[[], float]) -> None:
-        self._candidates = list(plan.candidates)
+        self._candidates = plan.candidates
         self._board = board
         self._keyring = keyring
         self._rng = rng
@@ -61,18 +61,16 @@ class TargetPicker:
     def find_next(self) -> Choice | None:
         """The next attempt, or None when every way was tried."""
         for healthy_only in (True, False):
-            for candidate in self._open_candidates():
-                choice = self._choose(candidate, healthy_only=healthy_only)
-                if choice is not None:
-                    return choice
+            for candidate in self._candidates:
+                if self._is_open(candidate.model):
+                    choice = self._choose(candidate, healthy_only=healthy_only)
+                    if choice is not None:
+                        return choice
         return None
 
-    def _open_candidates(self) -> Iterator[Candidate]:
-        for candidate in self._candidates:
-            model = candidate.model
-            too_small = 0 < model.context_tokens <= self._smallest_context
-            if model.id not in self._spent_candidates and not too_small:
-                yield candidate
+    def _is_open(self, model: ModelSpec) -> bool:
+        too_small = 0 < model.context_tokens <= self._smallest_context
+        return not too_small and model.id not in self._spent_candidates
 
     def _choose(self, candidate: Candidate, *, healthy_only: bool) -> Choice | None:
         endpoint = self._choose_endpoint(candidate, healthy_only=healthy_only)
@@ -93,10 +91,15 @@ class TargetPicker:
             return endpoint.id not in tried and (not healthy_only or board.endpoint_usable(endpoint.id))
 
         return choose_endpoint(
-            candidate.provider.endpoints, lambda endpoint: board.count_in_flight(endpoint.id), usable, self._rng()
+            candidate.provider.endpoints,
+            lambda endpoint: board.count_in_flight(endpoint.id),
+            usable,
+            self._rng(),
         )
 
-    def _choose_credential(self, candidate: Candidate, *, healthy_only: bool) -> tuple[CredentialSpec, str] | None:
+    def _choose_credential(
+        self, candidate: Candidate, *, healthy_only: bool
+    ) -> tuple[CredentialSpec, str] | None:
         pool = [
             credential
             for credential in candidate.provider.credentials or (_NO_CREDENTIAL,)

@@ -53,12 +53,18 @@ class StreamSocket:
 
 class _Session:
     def __init__(
-        self, gateway: Gateway, worker: Worker, scope: dict[str, Any], send: Callable[[Message], Awaitable[None]]
+        self,
+        gateway: Gateway,
+        worker: Worker,
+        scope: dict[str, Any],
+        send: Callable[[Message], Awaitable[None]],
     ) -> None:
         self._gateway = gateway
         self._worker = worker
         self._headers: list[tuple[bytes, bytes]] = [
-            pair for pair in scope["headers"] if pair[0] in (b"authorization", b"x-api-key", b"anthropic-version")
+            pair
+            for pair in scope["headers"]
+            if pair[0] in (b"authorization", b"x-api-key", b"anthropic-version")
         ]
         self._client = scope.get("client")
         self._query = scope["query_string"]
@@ -76,10 +82,14 @@ class _Session:
         except (msgspec.DecodeError, RecursionError):
             asked = None
         if not isinstance(asked, dict):
-            await self._tell("", type="error", error={"code": "invalid_json", "message": "send one JSON object a message"})
+            await self._tell(
+                "", type="error", error={"code": "invalid_json", "message": "send one JSON object a message"}
+            )
             return True
         if "key" in asked:
-            self._headers.append((b"authorization", b"Bearer " + str(asked["key"]).encode("latin-1", "replace")))
+            self._headers.append(
+                (b"authorization", b"Bearer " + str(asked["key"]).encode("latin-1", "replace"))
+            )
             return await self._check_key()
         return await self._start_or_cancel(asked)
 
@@ -103,15 +113,24 @@ class _Session:
     async def _start_or_cancel(self, asked: dict[str, Any]) -> bool:
         call_id = asked.get("id")
         if not isinstance(call_id, str) or not 0 < len(call_id) <= 100:
-            problem = {"code": "invalid_request", "message": "id: a text of 1 to 100 characters is needed", "param": "id"}
+            problem = {
+                "code": "invalid_request",
+                "message": "id: a text of 1 to 100 characters is needed",
+                "param": "id",
+            }
             await self._tell("", type="error", error=problem)
         elif asked.get("cancel") is True:
             if call_id in self._calls:
                 self._calls[call_id].leave()
         elif call_id in self._calls:
-            await self._tell(call_id, type="error", error={"code": "conflict", "message": "this id is in flight already"})
+            await self._tell(
+                call_id, type="error", error={"code": "conflict", "message": "this id is in flight already"}
+            )
         elif len(self._calls) >= MOST_IN_FLIGHT:
-            problem = {"code": "rate_limited", "message": f"at most {MOST_IN_FLIGHT} requests may be in flight here"}
+            problem = {
+                "code": "rate_limited",
+                "message": f"at most {MOST_IN_FLIGHT} requests may be in flight here",
+            }
             await self._tell(call_id, type="error", error=problem)
         else:
             self._start(call_id, asked)
@@ -189,7 +208,9 @@ class _Call:
             return
         for event in self._reader.feed(data):
             if event.data is not None:
-                await _tell(self._socket, self._id, type="event", event=event.name, data=_json_or_text(event.data))
+                await _tell(
+                    self._socket, self._id, type="event", event=event.name, data=_json_or_text(event.data)
+                )
 
 
 def _json_or_text(data: bytes) -> Any:

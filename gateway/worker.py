@@ -20,7 +20,7 @@ from gateway.probes import watch_resting
 from gateway.settle import Ledger
 from gateway.upstream.aiohttp_client import AiohttpClient
 from gateway.upstream.http1 import Http1Client
-from gateway.upstream.in_process import InProcessUpstream
+from gateway.upstream.in_process import InProcessProviders
 from gateway.upstream.seam import Upstream
 from providers.adapters.registry import list_adapters
 from tokenhub.core.current import Current
@@ -30,8 +30,6 @@ from usage.journal import Journal
 from vault.keyring import Keyring
 
 _LEAVE_COUNTS_SECONDS = 2.0
-_SIMULATED_LATENCY = 0.02
-_SIMULATED_GAP = 0.01
 
 
 class Worker:
@@ -57,9 +55,7 @@ class Worker:
         self.board = HealthBoard(clock)
         self.ledger = Ledger(journal, self.metrics, wall, clock)
         self.network = make_upstream(config)
-        simulated = InProcessUpstream(
-            key=os.urandom(32), now=wall, latency=_SIMULATED_LATENCY, gap=_SIMULATED_GAP
-        )
+        simulated = InProcessProviders(key=os.urandom(32), now=wall)
         attempts = Attempts(
             Upstreams(self.network, simulated),
             self.ledger,
@@ -110,7 +106,9 @@ class Worker:
             "status": "not ready" if reasons else "ready",
             "reasons": reasons,
             "revision": snapshot.revision if snapshot is not None else None,
-            "snapshot_age_seconds": round(self.wall() - snapshot.created_at, 1) if snapshot is not None else None,
+            "snapshot_age_seconds": round(self.wall() - snapshot.created_at, 1)
+            if snapshot is not None
+            else None,
             "journal_depth": journal.depth,
             "in_flight_attempts": self.board.total_in_flight,
             "pid": os.getpid(),

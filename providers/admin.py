@@ -138,7 +138,9 @@ class ProviderAdmin(ModelAdmin):
     @action(description="Models", url_path="models", icon="neurology", permissions=["view"])
     def models_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """The list of this provider's models."""
-        return HttpResponseRedirect(f"{_models_url(self)}?provider__id__exact={self.found(request, object_id).pk}")
+        return HttpResponseRedirect(
+            f"{_models_url(self)}?provider__id__exact={self.found(request, object_id).pk}"
+        )
 
     @action(description="Test connection", url_path="test", icon="network_check", permissions=["change"])
     def test_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -157,7 +159,9 @@ class ProviderAdmin(ModelAdmin):
             back_url=self.url_for("change", provider.pk),
         )
 
-    @action(description="Discover models", url_path="discover", icon="travel_explore", permissions=["discover"])
+    @action(
+        description="Discover models", url_path="discover", icon="travel_explore", permissions=["discover"]
+    )
     def discover_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """What the provider has against what is configured; on POST with `apply`, the chosen ones are taken over."""
         provider = self.found(request, object_id)

@@ -25,7 +25,9 @@ PEPPER = b"the pepper of the tests, 32 bytes"
 EVERYTHING = frozenset(
     {"chat", "completions", "embeddings", "streaming", "tools", "vision", "json_schema", "thinking"}
 )
-A_PRICE = PriceSpec("price-1", (("input", 2_500_000_000), ("cache_read", 1_250_000_000), ("output", 10_000_000_000)))
+A_PRICE = PriceSpec(
+    "price-1", (("input", 2_500_000_000), ("cache_read", 1_250_000_000), ("output", 10_000_000_000))
+)
 
 
 def a_key(plaintext: str | None = None, **fields: Any) -> tuple[KeySpec, str]:
@@ -40,7 +42,8 @@ def a_key(plaintext: str | None = None, **fields: Any) -> tuple[KeySpec, str]:
 def a_provider(name: str, kind: str, port: int, *ports: int, **fields: Any) -> ProviderSpec:
     """A provider on loopback; further ports are further endpoints."""
     endpoints = tuple(
-        EndpointSpec(f"{name}-{number}", "http", "127.0.0.1", each) for number, each in enumerate((port, *ports))
+        EndpointSpec(f"{name}-{number}", "http", "127.0.0.1", each)
+        for number, each in enumerate((port, *ports))
     )
     defaults: dict[str, Any] = {
         "id": name,

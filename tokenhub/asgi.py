@@ -25,6 +25,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tokenhub.settings")
 django.setup()
 
 from django.conf import settings  # noqa: E402 - Django must be set up before anything of its side is imported
+from django.db import connection  # noqa: E402
 
 from gateway.app import PATHS, Gateway  # noqa: E402
 from gateway.config import GatewayConfig  # noqa: E402
@@ -108,6 +109,9 @@ class DataPlane:
         self._journal.close()
         self._drainer.drain_until_empty(LAST_DRAIN_SECONDS)
         self._drainer.close()
+        # psycopg's pool has threads that a process would otherwise wait for when it ends.
+        if hasattr(connection, "close_pool"):
+            connection.close_pool()
 
     async def http(self, scope: Message, receive: Receive, send: Send) -> None:
         """The gateway. Servers without the lifespan protocol (Daphne) start it with their first request."""

@@ -19,7 +19,9 @@ from gateway.upstream.seam import (
     UpstreamRequest,
     UpstreamTimeout,
 )
-from providers.adapters._simulation import Frame, Operation, Settings, SimulatedAnswer, Simulator
+from providers.adapters.simulated import read_settings
+from providers.simulation import Frame, Operation, Settings, SimulatedAnswer, Simulator
+from tokenhub.core.specs import ProviderSpec
 
 _OPERATIONS: Mapping[bytes, Operation] = {
     b"/v1/" + operation.replace(".", "/").encode(): operation for operation in get_args(Operation)
@@ -90,10 +92,8 @@ class InProcessResponse:
 class InProcessUpstream:
     """The simulated provider as an Upstream. Its only connection is a function call."""
 
-    def __init__(
-        self, *, key: bytes, now: Callable[[], float], latency: float = 0.0, gap: float = 0.0
-    ) -> None:
-        self._simulator = Simulator(Settings(latency=latency, gap=gap), key=key, now=now)
+    def __init__(self, settings: Settings, *, key: bytes, now: Callable[[], float]) -> None:
+        self._simulator = Simulator(settings, key=key, now=now)
 
     async def send(
         self, request: UpstreamRequest, *, connect_timeout: float, head_timeout: float
@@ -126,6 +126,24 @@ class InProcessUpstream:
     def stats(self) -> Mapping[Origin, OriginStats]:
         """No connections."""
         return {}
+
+
+class InProcessProviders:
+    """One simulated provider for each that the snapshot has, so that prompt caches and signatures stay apart."""
+
+    def __init__(self, *, key: bytes, now: Callable[[], float]) -> None:
+        self._key = key
+        self._now = now
+        self._known: dict[str, tuple[ProviderSpec, InProcessUpstream]] = {}
+
+    def __call__(self, provider: ProviderSpec) -> InProcessUpstream:
+        """The provider's own simulation, begun anew when its profile changed."""
+        known = self._known.get(provider.id)
+        if known is not None and (known[0] is provider or known[0].profile == provider.profile):
+            return known[1]
+        upstream = InProcessUpstream(read_settings(provider), key=self._key, now=self._now)
+        self._known[provider.id] = (provider, upstream)
+        return upstream
 
 
 def _whole(answer: SimulatedAnswer) -> InProcessResponse:

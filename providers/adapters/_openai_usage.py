@@ -37,20 +37,24 @@ def read_usage(raw: Mapping[str, Any]) -> Usage | None:
     audio, reasoning, rest = _read_rest(raw, prompt, completion or 0, total)
     told = dict_of(raw.get("prompt_tokens_details"))
     spent = dict_of(raw.get("completion_tokens_details"))
-    left = _Purse(prompt + audio)
-    cache_read = left.take(_read_cached(raw, told))
-    cache_write = left.take(_first(told.get("cache_write_tokens"), told.get("cache_creation_tokens")))
-    audio_in = left.take(_first(told.get("audio_tokens"), raw.get("audio_prompt_tokens")))
-    image_in = left.take(count_of(told.get("image_tokens")) or 0)
-    made = _Purse((completion or 0) + reasoning + rest)
-    thought = made.take(_read_reasoning(raw, spent) + rest)
-    audio_out = made.take(count_of(spent.get("audio_tokens")) or 0)
-    image_out = made.take(count_of(spent.get("image_tokens")) or 0)
+    text_in, cache_read, cache_write, audio_in, image_in = _take_out(
+        prompt + audio,
+        _read_cached(raw, told),
+        _first(told.get("cache_write_tokens"), told.get("cache_creation_tokens")),
+        _first(told.get("audio_tokens"), raw.get("audio_prompt_tokens")),
+        count_of(told.get("image_tokens")) or 0,
+    )
+    text_out, thought, audio_out, image_out = _take_out(
+        (completion or 0) + reasoning + rest,
+        _read_reasoning(raw, spent) + rest,
+        count_of(spent.get("audio_tokens")) or 0,
+        count_of(spent.get("image_tokens")) or 0,
+    )
     return Usage(
-        input=left.rest,
+        input=text_in,
         cache_read=cache_read,
         cache_write_5m=cache_write,
-        output=made.rest,
+        output=text_out,
         reasoning=thought,
         audio_in=audio_in,
         audio_out=audio_out,
@@ -61,16 +65,15 @@ def read_usage(raw: Mapping[str, Any]) -> Usage | None:
     )
 
 
-class _Purse:
-    """A total that its details are taken out of, never below zero."""
-
-    def __init__(self, total: int) -> None:
-        self.rest = total
-
-    def take(self, count: int) -> int:
-        taken = min(count, self.rest)
-        self.rest -= taken
-        return taken
+def _take_out(total: int, *details: int) -> tuple[int, ...]:
+    """What is left of a total, and then its details, each cut to what those before it left."""
+    taken: list[int] = []
+    for count in details:
+        if count > total:
+            count = total
+        total -= count
+        taken.append(count)
+    return total, *taken
 
 
 def _first(*values: Any) -> int:

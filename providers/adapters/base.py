@@ -34,7 +34,9 @@ class Operation(StrEnum):
 CHAT_OPERATIONS = frozenset({Operation.OPENAI_CHAT, Operation.ANTHROPIC_MESSAGES})
 """Operations that translate into each other through ChatCall."""
 
-FailureKind = Literal["context_overflow", "rate_limited", "transient", "fatal", "credential", "content_filter"]
+FailureKind = Literal[
+    "context_overflow", "rate_limited", "transient", "fatal", "credential", "content_filter"
+]
 """context_overflow: a larger context may serve. rate_limited: this credential, for a while. transient: another attempt may
 serve. fatal: the request itself is wrong, no other attempt helps. credential: this credential is refused. content_filter: the
 provider refused the content."""
@@ -167,7 +169,9 @@ class Adapter(ABC):
     """True: no network; the gateway answers from `providers.adapters.simulated`."""
 
     @abstractmethod
-    def request(self, target: Target, operation: Operation, body: bytes, inbound: Inbound, *, stream: bool) -> WireRequest:
+    def request(
+        self, target: Target, operation: Operation, body: bytes, inbound: Inbound, *, stream: bool
+    ) -> WireRequest:
         """The request for a body in the format of `operation` (one of `native`), with the provider's own auth header."""
 
     def edits(self, target: Target, operation: Operation, body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -192,6 +196,10 @@ class Adapter(ABC):
     @abstractmethod
     def stream_watch(self, operation: Operation) -> StreamWatch:
         """A fresh watch for one native stream."""
+
+    def strip_usage(self, data: bytes) -> bytes:
+        """A relayed event's bytes without what only stands there because we asked for usage."""
+        return data
 
     @abstractmethod
     def read_answer(self, operation: Operation, body: bytes) -> tuple[Usage | None, str, str]:

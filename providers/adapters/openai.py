@@ -21,7 +21,7 @@ from providers.adapters._openai_chat import encode_body
 from providers.adapters._openai_failure import classify_answer
 from providers.adapters._openai_json import count_of, dict_of, encode_json, list_of, text_of
 from providers.adapters._openai_profile import FIELDS, Profile, read_profile
-from providers.adapters._openai_stream import OpenAIDecoder
+from providers.adapters._openai_stream import OpenAIDecoder, strip_injected_usage
 from providers.adapters._openai_watch import OpenAIWatch
 from providers.adapters.base import (
     Adapter,
@@ -122,6 +122,10 @@ class OpenAI(Adapter):
         if operation not in (Operation.OPENAI_CHAT, Operation.OPENAI_COMPLETIONS):
             raise ValueError(f"{operation} has no stream in OpenAI's format")
         return OpenAIWatch()
+
+    def strip_usage(self, data: bytes) -> bytes:
+        """The event's bytes without the `usage: null` that `include_usage` adds to it."""
+        return strip_injected_usage(data)
 
     def read_answer(self, operation: Operation, body: bytes) -> tuple[Usage | None, str, str]:
         """Usage, finish reason and model of a whole native answer. Raises ValueError if it is none."""

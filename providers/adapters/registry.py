@@ -29,7 +29,9 @@ def list_adapters() -> Mapping[str, Adapter]:
         for value in vars(module).values():
             if isinstance(value, type) and issubclass(value, Adapter) and value.__module__ == module.__name__:
                 if value.kind in found:
-                    raise SettingInvalid(f"two adapters are of the kind {value.kind!r}; the second is {module.__name__}")
+                    raise SettingInvalid(
+                        f"two adapters are of the kind {value.kind!r}; the second is {module.__name__}"
+                    )
                 found[value.kind] = value()
     return MappingProxyType(found)
 

@@ -1,7 +1,7 @@
 """The built-in provider without a network: OpenAI's and Anthropic's formats, answered in process. Data plane;
 pure, no I/O.
 
-The answers come from `providers.adapters._simulation`; reading them is left to the two vendors' adapters, so
+The answers come from `providers.simulation`; reading them is left to the two vendors' adapters, so
 that a simulated answer takes the same way as a real one. Translated chat calls go out in OpenAI's format,
 which holds more (`n`, `seed`).
 """
@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from providers.adapters._simulation import Settings
 from providers.adapters.anthropic import Anthropic
 from providers.adapters.base import (
     Adapter,
@@ -26,6 +25,7 @@ from providers.adapters.base import (
     WireRequest,
 )
 from providers.adapters.openai import OpenAI
+from providers.simulation import Settings
 from tokenhub.core.chat import ChatAnswer, ChatCall, Losses
 from tokenhub.core.specs import ProviderSpec
 from tokenhub.core.usage import Usage

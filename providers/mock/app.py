@@ -6,7 +6,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from providers.adapters._simulation import (
+from providers.simulation import (
     Operation,
     Reply,
     Settings,

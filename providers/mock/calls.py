@@ -4,7 +4,7 @@ from base64 import b64encode
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
-from providers.adapters._simulation import SimulatedUsage
+from providers.simulation import SimulatedUsage
 
 KEPT_CALLS = 20_000
 KEPT_BODIES = 1_024

@@ -13,7 +13,7 @@ from typing import cast
 
 import httptools
 
-from providers.adapters._simulation import Frame
+from providers.simulation import Frame
 
 from .app import MockApp, Request
 from .calls import CallRecord, RawHeaders

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from providers.adapters._simulation import (
+from providers.simulation import (
     Frame,
     Reply,
     SimulatedAnswer,

@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import dataclass, field
 
-from providers.adapters._simulation import Settings
+from providers.simulation import Settings
 
 
 @dataclass(frozen=True, slots=True)

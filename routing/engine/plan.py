@@ -54,11 +54,15 @@ class Plan:
 def list_visible_names(snapshot: Snapshot, key: KeySpec) -> list[str]:
     """Every name this key may ask for: models' own names and aliases, sorted."""
     allowed = key.allowed_models
-    names = {model.name for model in snapshot.models if model.enabled and _grants(snapshot, allowed, "", model)}
+    names = {
+        model.name for model in snapshot.models if model.enabled and _grants(snapshot, allowed, "", model)
+    }
     names.update(
         alias.name
         for alias in snapshot.aliases
-        if any(_grants(snapshot, allowed, alias.name, snapshot.model_by_id[t.model_id]) for t in alias.targets)
+        if any(
+            _grants(snapshot, allowed, alias.name, snapshot.model_by_id[t.model_id]) for t in alias.targets
+        )
     )
     return sorted(names)
 
@@ -99,7 +103,10 @@ def _resolve(snapshot: Snapshot, key: KeySpec, asked: str) -> tuple[Sequence[Mod
         near = _near_names(asked, list_visible_names(snapshot, key))
         hint = f"did you mean {', '.join(near)}?" if near else "GET /v1/models lists what this key may use"
         raise ModelNotFound(
-            f"no model or alias is named {asked[:_NEAR_NAME_LENGTH]!r}", param="model", hint=hint, details={"near": near}
+            f"no model or alias is named {asked[:_NEAR_NAME_LENGTH]!r}",
+            param="model",
+            hint=hint,
+            details={"near": near},
         )
     return models, "model"
 
@@ -127,7 +134,10 @@ def _find_refusal(provider: ProviderSpec, model: ModelSpec, features: Features) 
         return "its provider is being drained"
     if not model.enabled:
         return "it is disabled"
-    if not any(endpoint.weight > 0 and not endpoint.draining for endpoint in provider.endpoints):
+    for endpoint in provider.endpoints:
+        if endpoint.weight > 0 and not endpoint.draining:
+            break
+    else:
         return "its provider has no endpoint in service"
     missing = features.needs - model.capabilities
     if missing:
@@ -138,12 +148,16 @@ def _find_refusal(provider: ProviderSpec, model: ModelSpec, features: Features) 
 def _refuse(asked: str, refusals: Sequence[Refusal], *, all_denied: bool) -> None:
     if all_denied:
         raise PermissionDenied(
-            f"this API key may not use the model {asked!r}", param="model", hint="ask an operator to add it to the key"
+            f"this API key may not use the model {asked!r}",
+            param="model",
+            hint="ask an operator to add it to the key",
         )
     told = [{"provider": r.provider, "model": r.model, "reason": r.reason} for r in refusals]
     reasons = "; ".join(f"{r.provider}/{r.model}: {r.reason}" for r in refusals)
     raise NothingEligible(
-        f"no target of {asked!r} can serve this request: {reasons}", param="model", details={"candidates": told}
+        f"no target of {asked!r} can serve this request: {reasons}",
+        param="model",
+        details={"candidates": told},
     )
 
 
@@ -157,7 +171,11 @@ def choose_endpoint(
 
     `tie` in [0, 1) breaks ties, so that equal endpoints share the load.
     """
-    open_ones = [endpoint for endpoint in endpoints if endpoint.weight > 0 and not endpoint.draining and usable(endpoint)]
+    open_ones = [
+        endpoint
+        for endpoint in endpoints
+        if endpoint.weight > 0 and not endpoint.draining and usable(endpoint)
+    ]
     if len(open_ones) <= 1:
         return open_ones[0] if open_ones else None
     loads = [(in_flight(endpoint) + 1) / endpoint.weight for endpoint in open_ones]

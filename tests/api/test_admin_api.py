@@ -61,7 +61,9 @@ def test_the_bootstrap_token_works_only_where_it_is_set(cast: Cast) -> None:
     with override_settings(TOKENHUB=replace(settings.TOKENHUB, admin_token=token)):
         assert bearer(token).get("/admin/v1/teams").status_code == 200
         assert bearer(token + "x").get("/admin/v1/teams").status_code == 401
-        made = bearer(token).post("/admin/v1/teams", {"name": "B", "slug": "b"}, content_type="application/json")
+        made = bearer(token).post(
+            "/admin/v1/teams", {"name": "B", "slug": "b"}, content_type="application/json"
+        )
     assert made.status_code == 201
     entry = AuditEntry.objects.get(action="team.create", object_label="B")
     assert (entry.actor_kind, entry.actor) == ("bootstrap", "TOKENHUB_ADMIN_TOKEN")
@@ -78,7 +80,9 @@ def test_a_session_needs_its_csrf_token_to_write(cast: Cast) -> None:
 def test_a_read_token_reads_and_writes_nothing(cast: Cast) -> None:
     _, secret = access.create_admin_token(CAST, name="r", service="s", scopes=["read"])
     assert bearer(secret).get("/admin/v1/teams").status_code == 200
-    answer = bearer(secret).post("/admin/v1/teams", {"name": "B", "slug": "b"}, content_type="application/json")
+    answer = bearer(secret).post(
+        "/admin/v1/teams", {"name": "B", "slug": "b"}, content_type="application/json"
+    )
     assert (answer.status_code, answer.json()["code"]) == (403, "permission_denied")
 
 
@@ -86,7 +90,9 @@ def test_a_user_s_token_may_do_what_that_user_may(cast: Cast) -> None:
     viewer = a_person("viewer")
     _, secret = access.create_admin_token(CAST, name="v", user=viewer, scopes=["read", "write"])
     assert bearer(secret).get("/admin/v1/teams").status_code == 200
-    answer = bearer(secret).post("/admin/v1/teams", {"name": "B", "slug": "b"}, content_type="application/json")
+    answer = bearer(secret).post(
+        "/admin/v1/teams", {"name": "B", "slug": "b"}, content_type="application/json"
+    )
     assert answer.status_code == 403
     viewer.is_staff = False
     viewer.save()
@@ -100,7 +106,9 @@ def test_nobody_mints_tokens_of_others(cast: Cast) -> None:
     answer = bearer(secret).post("/admin/v1/admin-tokens", body, content_type="application/json")
     assert answer.status_code == 403
     own = {"name": "mine", "user": operator.pk, "scopes": ["read"]}
-    assert bearer(secret).post("/admin/v1/admin-tokens", own, content_type="application/json").status_code == 201
+    assert (
+        bearer(secret).post("/admin/v1/admin-tokens", own, content_type="application/json").status_code == 201
+    )
 
 
 CRUD: tuple[tuple[str, dict[str, Any], dict[str, Any]], ...] = (
@@ -154,7 +162,9 @@ def test_lists_are_filtered_searched_ordered_and_paged(ask: Ask, cast: Cast) -> 
     assert (page["count"], [row["slug"] for row in page["results"]]) == (4, ["c", "d"])
 
 
-@pytest.mark.parametrize("path", ["providers", "models", "aliases", "api-keys", "admin-tokens", "audit", "projects"])
+@pytest.mark.parametrize(
+    "path", ["providers", "models", "aliases", "api-keys", "admin-tokens", "audit", "projects"]
+)
 def test_a_list_asks_the_database_as_often_for_many_rows_as_for_one(path: str, ask: Ask) -> None:
     def count() -> int:
         with CaptureQueriesContext(connection) as caught:
@@ -168,7 +178,9 @@ def test_a_list_asks_the_database_as_often_for_many_rows_as_for_one(path: str, a
 
 
 def test_errors_name_the_fields(ask: Ask, cast: Cast) -> None:
-    answer = ask("post", "aliases", {"name": "bad name!", "targets": [{"model": cast.model.pk}, {"model": 999}]})
+    answer = ask(
+        "post", "aliases", {"name": "bad name!", "targets": [{"model": cast.model.pk}, {"model": 999}]}
+    )
     body = answer.json()
     assert (answer.status_code, answer["Content-Type"]) == (400, PROBLEM)
     assert {row["path"] for row in body["errors"]} == {"name", "targets[1].model"}

@@ -13,13 +13,21 @@ GATEWAY_MAY_USE = (
     "gateway",
     "orchestration.engine",
     "providers.adapters",
+    "providers.simulation",
     "routing.engine",
     "tokenhub.core",
     "usage.journal",
     "vault.keyring",
 )
 GATEWAY_LIBRARIES = {"aiohttp", "httptools", "msgspec", "uvloop", "yarl"}  # yarl: aiohttp's URLs
-PURE = ("orchestration.engine", "providers.adapters", "routing.engine", "usage.journal", "vault.keyring")
+PURE = (
+    "orchestration.engine",
+    "providers.adapters",
+    "providers.simulation",
+    "routing.engine",
+    "usage.journal",
+    "vault.keyring",
+)
 PURE_LIBRARIES = {"msgspec"}
 MAY_BUILD_ON = {"vllm": {"openai", "anthropic"}, "simulated": {"openai", "anthropic"}}
 """Adapters that may use others: vLLM speaks both formats, and so does the simulation."""

@@ -68,6 +68,8 @@ def visit_all(page: Page, paths: Sequence[str]) -> list[Visit]:
         heard.clear()
         answer = page.goto(path)
         page.wait_for_load_state("networkidle")
-        overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        overflow = page.evaluate(
+            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
         visits.append(Visit(path, answer.status if answer else 0, tuple(heard), overflow))
     return visits

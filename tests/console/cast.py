@@ -23,7 +23,7 @@ from vault.models import AuditEntry, Credential
 
 CAST = Actor.command("cast")
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
-HOSTILE = "<script>alert(1)</script><b x-data=\"alert(2)\">{{ 7*7 }}</b>"
+HOSTILE = '<script>alert(1)</script><b x-data="alert(2)">{{ 7*7 }}</b>'
 """What foreign text may try; no page may show it but as text."""
 
 OUR_APPS = ("access", "auth", "providers", "routing", "snapshots", "usage", "vault")
@@ -60,7 +60,9 @@ def a_cast(name: str = "acme") -> Cast:
     team = access.create_team(CAST, name=f"Team {name} {HOSTILE}", slug=name)
     project = access.create_project(CAST, team=team, name=f"Project {name}", slug="alpha")
     key, secret = access.create_api_key(CAST, name=f"Key {name}", team=team, project=project)
-    token, token_secret = access.create_admin_token(CAST, name=name, service="deploy", scopes=["read", "write"])
+    token, token_secret = access.create_admin_token(
+        CAST, name=name, service="deploy", scopes=["read", "write"]
+    )
     return Cast(
         provider, endpoint, credential, model, price, alias, team, project, key, secret, token, token_secret
     )
@@ -69,7 +71,7 @@ def a_cast(name: str = "acme") -> Cast:
 def an_attempt(request: int, **fields: Any) -> UsageRecord:
     """One row of the ledger: 100 tokens in, 10 out, a tenth of a cent, one request for each number."""
     defaults: dict[str, Any] = {
-        "attempt_id": f"attempt-{request}-{fields.get("number", 1)}",
+        "attempt_id": f"attempt-{request}-{fields.get('number', 1)}",
         "request_id": f"request-{request}",
         "number": 1,
         "started_at": NOON + timedelta(seconds=request),
@@ -127,4 +129,6 @@ def sample_ids() -> dict[str, str]:
         Group,
         User,
     )
-    return {model._meta.label_lower: str(model.objects.values_list("pk", flat=True).first()) for model in models}
+    return {
+        model._meta.label_lower: str(model.objects.values_list("pk", flat=True).first()) for model in models
+    }

@@ -18,7 +18,11 @@ def list_routes(resolver: Any = None, prefix: str = "") -> Iterator[str]:
         if hasattr(pattern, "url_patterns"):
             yield from list_routes(pattern, route)
         else:
-            yield re.sub(r"<(?:path|str|int):", "<", _NAMED.sub(r"<\1>", route)).replace("^", "").replace("$", "")
+            yield (
+                re.sub(r"<(?:path|str|int):", "<", _NAMED.sub(r"<\1>", route))
+                .replace("^", "")
+                .replace("$", "")
+            )
 
 
 API_MODELS = {
@@ -41,7 +45,11 @@ API_MODELS = {
 def fill(route: str, ids: dict[str, str]) -> str:
     """An example URL of a route: existing ids out of `ids`, by model."""
     parts = route.split("/")
-    model = f"{parts[1]}.{parts[2]}" if len(parts) > 2 and parts[1] != "v1" else API_MODELS.get(parts[2] if len(parts) > 2 else "", "")
+    model = (
+        f"{parts[1]}.{parts[2]}"
+        if len(parts) > 2 and parts[1] != "v1"
+        else API_MODELS.get(parts[2] if len(parts) > 2 else "", "")
+    )
     values = {
         "object_id": ids.get(model, "1"),
         "id": ids.get(model, "1"),

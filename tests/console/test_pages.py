@@ -115,13 +115,26 @@ def test_the_overview_leads_through_the_set_up(empty: Client) -> None:
 
 def test_a_provider_is_saved_with_its_inlines_by_audited_actions(operator: Client) -> None:
     form = {
-        **{"name": "fresh", "label": "", "kind": "openai", "enabled": "on", "notes": "", "profile": "{}"},
-        **{"connect_timeout": "5", "first_event_timeout": "60", "between_events_timeout": "60", "headers": "[]"},
-        **{"total_timeout": "600", "heartbeat_seconds": "0", "on_disconnect": "abort"},
+        "name": "fresh",
+        "label": "",
+        "kind": "openai",
+        "enabled": "on",
+        "notes": "",
+        "profile": "{}",
+        "connect_timeout": "5",
+        "first_event_timeout": "60",
+        "between_events_timeout": "60",
+        "headers": "[]",
+        "total_timeout": "600",
+        "heartbeat_seconds": "0",
+        "on_disconnect": "abort",
         **ENDPOINTS,
-        **{"endpoints-0-url": "https://Fresh.example.com/", "endpoints-0-enabled": "on"},
+        "endpoints-0-url": "https://Fresh.example.com/",
+        "endpoints-0-enabled": "on",
         **CREDENTIALS,
-        **{"credentials-0-name": "main", "credentials-0-source": "env", "credentials-0-enabled": "on"},
+        "credentials-0-name": "main",
+        "credentials-0-source": "env",
+        "credentials-0-enabled": "on",
         "credentials-0-reference": "TOKENHUB_CRED_FRESH",
     }
     answer = operator.post("/admin/providers/provider/add/", form)
@@ -133,14 +146,21 @@ def test_a_provider_is_saved_with_its_inlines_by_audited_actions(operator: Clien
     assert set(written) == {"provider.create", "endpoint.create", "credential.create"}
 
 
-def test_what_an_action_refuses_is_said_on_the_form_and_nothing_is_saved(operator: Client, cast: Cast) -> None:
+def test_what_an_action_refuses_is_said_on_the_form_and_nothing_is_saved(
+    operator: Client, cast: Cast
+) -> None:
     answer = operator.post(
         "/admin/providers/model/add/",
         {
             "provider": cast.provider.pk,
             "name": cast.alias.name,
-            **{"upstream_name": "x", "weight": "5", "priority": "1", "expected_latency_ms": "0"},
-            **{"context_tokens": "0", "max_output_tokens": "0", "capabilities": ["chat"]},
+            "upstream_name": "x",
+            "weight": "5",
+            "priority": "1",
+            "expected_latency_ms": "0",
+            "context_tokens": "0",
+            "max_output_tokens": "0",
+            "capabilities": ["chat"],
         },
     )
     assert answer.status_code == 200
@@ -162,7 +182,11 @@ def test_a_key_s_secret_is_shown_once_and_is_nowhere_afterwards(operator: Client
     assert secret.startswith(f"thk_live_{key.key_id}_")
     assert page.content.decode().count(secret) == 4  # itself, and in each of three snippets
     assert "no-store" in page["Cache-Control"]
-    for url in ("/admin/access/apikey/", f"/admin/access/apikey/{key.pk}/change/", "/admin/vault/auditentry/"):
+    for url in (
+        "/admin/access/apikey/",
+        f"/admin/access/apikey/{key.pk}/change/",
+        "/admin/vault/auditentry/",
+    ):
         text = operator.get(url).content.decode()
         assert secret not in text
         assert secret[:-6][-43:] not in text

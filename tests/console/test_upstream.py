@@ -28,11 +28,15 @@ def sum_of(path: Path) -> str:
 @pytest.mark.parametrize("name", ORIGINALS)
 def test_an_overridden_template_still_has_the_original_it_was_made_from(name: str) -> None:
     original = Path(unfold.__file__).parent / "templates" / name
-    assert sum_of(original) == ORIGINALS[name], f"{name} changed upstream: compare, adapt templates/{name}, update"
+    assert sum_of(original) == ORIGINALS[name], (
+        f"{name} changed upstream: compare, adapt templates/{name}, update"
+    )
 
 
 def test_no_template_overrides_unfold_unlisted(repository: Path) -> None:
-    ours = {str(path.relative_to(repository / "templates")) for path in (repository / "templates").rglob("*.html")}
+    ours = {
+        str(path.relative_to(repository / "templates")) for path in (repository / "templates").rglob("*.html")
+    }
     theirs = Path(unfold.__file__).parent / "templates"
     assert {name for name in ours if (theirs / name).exists()} == set(ORIGINALS)
 

@@ -23,7 +23,7 @@ def test_division_rounds_half_to_even(numerator: int, denominator: int) -> None:
         assert result == int(exact.quantize(Decimal(1), ROUND_HALF_EVEN))
 
 
-@given(st.fixed_dictionaries({name: counts for name in BUCKETS + COUNTED}))
+@given(st.fixed_dictionaries(dict.fromkeys(BUCKETS + COUNTED, counts)))
 def test_a_cost_is_the_sum_of_its_buckets_each_rounded_once(used: dict[str, int]) -> None:
     rates = {name: 1_234_567 + index for index, name in enumerate(BUCKETS + COUNTED)}
     price = PriceSpec("v1", tuple(rates.items()))
@@ -37,7 +37,9 @@ def test_a_bucket_without_a_rate_inherits_one_and_is_never_free() -> None:
     assert price.rate("cache_read") == price.rate("cache_write_1h") == price.rate("image_in") == 3_000_000
     assert price.rate("reasoning") == price.rate("audio_out") == 15_000_000
     assert price.rate("searches") is None
-    assert price_usage(Usage(input=1, searches=1), price) is None, "a search without a price makes the call unpriced"
+    assert price_usage(Usage(input=1, searches=1), price) is None, (
+        "a search without a price makes the call unpriced"
+    )
     assert price_usage(Usage(), None) == 0
     assert price_usage(Usage(input=1), None) is None
 

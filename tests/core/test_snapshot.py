@@ -16,7 +16,9 @@ from tokenhub.core.specs import AliasSpec, AliasTargetSpec, Snapshot
 
 def full() -> Snapshot:
     """A snapshot with one of everything."""
-    provider = a_provider("oa", "openai", 80, 81, profile={"api_path": "/v1", "stream_usage": True}, headers=(("x-a", "b"),))
+    provider = a_provider(
+        "oa", "openai", 80, 81, profile={"api_path": "/v1", "stream_usage": True}, headers=(("x-a", "b"),)
+    )
     models = (a_model(provider, "gpt"), a_model(provider, "free", price=None))
     key, _ = a_key(allowed_models=frozenset({"gpt"}))
     return a_snapshot(providers=(provider,), models=models, aliases=(an_alias("best", *models),), keys=(key,))
@@ -53,7 +55,11 @@ def test_a_field_of_the_wrong_form_is_named(change: dict[str, object], words: st
 
     content = json.loads(encode_snapshot(full()))["snapshot"] | change
     body = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    envelope = {"format": "tokenhub-snapshot-1", "sha256": hashlib.sha256(body.encode()).hexdigest(), "snapshot": content}
+    envelope = {
+        "format": "tokenhub-snapshot-1",
+        "sha256": hashlib.sha256(body.encode()).hexdigest(),
+        "snapshot": content,
+    }
     with pytest.raises(SnapshotInvalid, match=words):
         decode_snapshot(json.dumps(envelope).encode())
 

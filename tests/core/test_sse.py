@@ -40,7 +40,15 @@ def test_every_split_gives_the_same_events_and_the_same_bytes(stream: bytes) -> 
     assert read([stream[at : at + 1] for at in range(len(stream))]) == (whole, tail)
 
 
-@given(st.lists(st.sampled_from([b"data: x", b"event: e", b"\n", b"\r\n", b"\r", b": c", b"data:", b"\xf0\x9f\x98\x80", b" "]), max_size=40), st.data())
+@given(
+    st.lists(
+        st.sampled_from(
+            [b"data: x", b"event: e", b"\n", b"\r\n", b"\r", b": c", b"data:", b"\xf0\x9f\x98\x80", b" "]
+        ),
+        max_size=40,
+    ),
+    st.data(),
+)
 def test_random_streams_read_the_same_whole_or_in_pieces(parts: list[bytes], data: st.DataObject) -> None:
     stream = b"".join(parts)
     whole, tail = read([stream])

@@ -3,15 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from providers.mock import MockOptions, mock_process
+from tests.e2e.administrator import Administrator
+from tests.e2e.catalogue import CREDENTIAL, CREDENTIAL_VARIABLE, Accounts, declare_vendors
 from tests.e2e.service import Service
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A fresh installation with the simulated provider, shared by one file's tests."""
-    with Service(Path(tmp_path_factory.mktemp("service"))) as running:
+    with Service(tmp_path_factory.mktemp("service")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """An installation with the simulated provider and both mock vendors, which want the vendors' key, not the caller's."""
+    vendor = MockOptions(require_key=CREDENTIAL)
+    folder = tmp_path_factory.mktemp("gateway")
+    with mock_process(vendor) as openai, mock_process(vendor) as anthropic:
+        with Service(folder, environment={CREDENTIAL_VARIABLE: CREDENTIAL}) as running:
+            running.apply_config(declare_vendors(openai.origin, anthropic.origin))
+            yield running
+
+
+@pytest.fixture(scope="session")
+def administrator(gateway: Service) -> Iterator[Administrator]:
+    """The gateway's administrator, logged in."""
+    with gateway.administrator() as person:
+        yield person
+
+
+@pytest.fixture
+def accounts(gateway: Service, administrator: Administrator) -> Accounts:
+    """What this test's calls cost, from here on."""
+    return Accounts(gateway, administrator, len(gateway.usage_rows()))

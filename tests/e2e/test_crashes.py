@@ -81,7 +81,11 @@ async def send_many(service: Service, count: int = IN_FLIGHT) -> list[asyncio.Ta
     client = httpx.AsyncClient(base_url=service.url, timeout=120, limits=limits, trust_env=False)
 
     async def one(number: int) -> int:
-        body = {"model": "work", "messages": [{"role": "user", "content": f"hello {number}"}], "stream": number % 2 == 0}
+        body = {
+            "model": "work",
+            "messages": [{"role": "user", "content": f"hello {number}"}],
+            "stream": number % 2 == 0,
+        }
         try:
             response = await client.post(
                 "/v1/chat/completions", json=body, headers={"authorization": f"Bearer {service.key}"}
@@ -148,7 +152,10 @@ async def test_sigkill_of_one_worker_leaves_the_other_serving_and_every_row_in_p
 async def test_sigterm_with_500_in_flight_lets_each_one_end_and_books_it(
     database: TemporaryPostgres | None, tmp_path: Path
 ) -> None:
-    with mock_process(latency=2.0, gap=0.02) as mock, installation(tmp_path / "service", mock, database) as service:
+    with (
+        mock_process(latency=2.0, gap=0.02) as mock,
+        installation(tmp_path / "service", mock, database) as service,
+    ):
         tasks = await send_many(service)
         await until_calls(mock, IN_FLIGHT)
         code = await asyncio.to_thread(service.terminate, 60)
@@ -166,7 +173,9 @@ async def test_a_stopped_database_costs_no_request_and_no_row(tmp_path: Path) ->
         with mock_process(latency=1.0) as mock, installation(tmp_path / "service", mock, server) as service:
             tasks = await send_many(service)
             await until_calls(mock, IN_FLIGHT)
-            server.process.send_signal(signal.SIGSTOP)  # A database that hangs is worse than one that is gone.
+            server.process.send_signal(
+                signal.SIGSTOP
+            )  # A database that hangs is worse than one that is gone.
             statuses = await asyncio.gather(*tasks)
             assert set(statuses) == {200}
             more = await send_many(service, 100)

@@ -62,11 +62,12 @@ def start_postgres(folder: Path) -> TemporaryPostgres:
     # Postgres refuses to run as root, so root starts it as the user that its package made.
     user = "postgres" if os.geteuid() == 0 else None
     folder.mkdir(mode=0o700, parents=True)
+    for parent in folder.parents if user else ():
+        if not parent.stat().st_mode & 0o001:
+            parent.chmod(parent.stat().st_mode | 0o011)
     if user:
         account = pwd.getpwnam(user)
         os.chown(folder, account.pw_uid, account.pw_gid)
-        for parent in (folder.parent, folder.parent.parent):
-            parent.chmod(parent.stat().st_mode | 0o011)
     made = subprocess.run(
         [initdb, "-D", folder / "data", "-U", "tokenhub", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"],
         user=user,

@@ -52,7 +52,9 @@ class Answered:
         return [data["error"] for _, data in self.events if isinstance(data, dict) and data.get("error")]
 
 
-def a_body(client: Client, model: str, *, stream: bool = False, text: str = "hi", **more: Any) -> dict[str, Any]:
+def a_body(
+    client: Client, model: str, *, stream: bool = False, text: str = "hi", **more: Any
+) -> dict[str, Any]:
     """A small chat request in the client's format."""
     body = {"model": model, "messages": [{"role": "user", "content": text}], "max_tokens": 60, **more}
     if stream:

@@ -58,7 +58,9 @@ class RunningGateway:
                 assert {i.attempt_id for i in intents} == {f.attempt_id for f in finals}
                 return finals
             if asyncio.get_running_loop().time() > deadline:
-                raise AssertionError(f"{len(intents)} intents and {len(finals)} finals, {count} were expected")
+                raise AssertionError(
+                    f"{len(intents)} intents and {len(finals)} finals, {count} were expected"
+                )
             await asyncio.sleep(0.02)
 
 
@@ -83,7 +85,11 @@ async def running_gateway(snapshot: Snapshot, folder: Path, **options: Any) -> A
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(
         uvicorn.Config(
-            application, lifespan="off", log_level="warning", ws="websockets-sansio", timeout_graceful_shutdown=1
+            application,
+            lifespan="off",
+            log_level="warning",
+            ws="websockets-sansio",
+            timeout_graceful_shutdown=1,
         )
     )
     serving = asyncio.create_task(server.serve(sockets=[listener]))

@@ -29,7 +29,9 @@ def two_models(port: int, **fields: Any) -> tuple[Snapshot, str]:
     openai, anthropic = a_provider("oa", "openai", port), a_provider("an", "anthropic", port)
     models = (a_model(openai, "gpt"), a_model(anthropic, "claude"))
     key, text = a_key(**fields)
-    return a_snapshot(providers=(openai, anthropic), models=models, aliases=(an_alias("best", *models),), keys=(key,)), text
+    return a_snapshot(
+        providers=(openai, anthropic), models=models, aliases=(an_alias("best", *models),), keys=(key,)
+    ), text
 
 
 def assert_refused(answer: Any, client: Client, status: int, *words: str) -> None:
@@ -62,7 +64,10 @@ BAD_BODIES = [
     (b'{"model":"gpt","temperature":1e999,' + MESSAGES + b"}", "too large"),
     (b'{"model":"gpt","seed":' + b"9" * 5000 + b"," + MESSAGES + b"}", "JSON"),
     (b'{"model":"gpt","x":' + b"[" * 10_000 + b"]" * 10_000 + b"," + MESSAGES + b"}", "nested too deeply"),
-    (b'{"model":"gpt","x":' + b'{"a":' * 50_000 + b"1" + b"}" * 50_000 + b"," + MESSAGES + b"}", "nested too deeply"),
+    (
+        b'{"model":"gpt","x":' + b'{"a":' * 50_000 + b"1" + b"}" * 50_000 + b"," + MESSAGES + b"}",
+        "nested too deeply",
+    ),
     (b'{"model":"gpt","user":"\xff\xfe",' + MESSAGES + b"}", "UTF-8"),
     (b'{"model":"gpt","user":"\\ud800",' + MESSAGES + b"}", "JSON"),
     (b"\xef\xbb\xbf" + b'{"model":"gpt",' + MESSAGES + b"}", "byte order mark"),
@@ -124,7 +129,9 @@ async def test_an_unknown_model_is_told_with_near_names(
 ) -> None:
     snapshot, key = two_models(mock.port)
     async with running_gateway(snapshot, tmp_path) as gateway:
-        assert_refused(await call(http, gateway, key, client, a_body(client, "cluade")), client, 404, "cluade", "claude")
+        assert_refused(
+            await call(http, gateway, key, client, a_body(client, "cluade")), client, 404, "cluade", "claude"
+        )
         assert_refused(await call(http, gateway, key, client, a_body(client, "x" * 50_000)), client, 404)
 
 
@@ -171,11 +178,19 @@ async def test_a_compressed_body_is_refused_unopened(
         assert "compressed" in response.json()["error"]["message"]
 
 
-async def raw_request(gateway: RunningGateway, client: Client, key: str, headers: bytes, body: bytes) -> bytes:
+async def raw_request(
+    gateway: RunningGateway, client: Client, key: str, headers: bytes, body: bytes
+) -> bytes:
     """What comes back for a request written by hand, for headers that no client library would send."""
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     head = "".join(f"{name}: {value}\r\n" for name, value in a_head(client, key).items()).encode()
-    writer.write(f"POST {PATHS[client]} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n".encode() + head + headers + b"\r\n" + body)
+    writer.write(
+        f"POST {PATHS[client]} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n".encode()
+        + head
+        + headers
+        + b"\r\n"
+        + body
+    )
     answer = await asyncio.wait_for(reader.read(), 5)
     writer.close()
     return answer
@@ -196,7 +211,9 @@ async def raw_request(gateway: RunningGateway, client: Client, key: str, headers
         (b"anthropic-beta: \xff\r\ncontent-length: 2\r\n", (400,)),
     ],
 )
-async def test_bad_headers_are_a_400(headers: bytes, statuses: tuple[int, ...], mock: MockProvider, tmp_path: Path) -> None:
+async def test_bad_headers_are_a_400(
+    headers: bytes, statuses: tuple[int, ...], mock: MockProvider, tmp_path: Path
+) -> None:
     snapshot, key = two_models(mock.port)
     async with running_gateway(snapshot, tmp_path) as gateway:
         answer = await raw_request(gateway, "anthropic", key, headers, b"{}")
@@ -210,13 +227,27 @@ async def test_every_bad_key_is_a_401_that_does_not_repeat_it(
     snapshot, key = two_models(mock.port)
     async with running_gateway(snapshot, tmp_path) as gateway:
         swapped = key[:40] + ("A" if key[40] != "A" else "B") + key[41:]
-        for bad in ("x", "sk-other", mint_key(), swapped, key[:-1], key + "x", "tha" + key[3:], key.lower(), "é" * 71):
+        for bad in (
+            "x",
+            "sk-other",
+            mint_key(),
+            swapped,
+            key[:-1],
+            key + "x",
+            "tha" + key[3:],
+            key.lower(),
+            "é" * 71,
+        ):
             headers = {b"authorization": f"Bearer {bad}".encode("latin-1")}
-            response = await http.post(gateway.origin + PATHS[client], json=a_body(client, "gpt"), headers=headers)
+            response = await http.post(
+                gateway.origin + PATHS[client], json=a_body(client, "gpt"), headers=headers
+            )
             assert response.status_code == 401, bad
             assert len(bad) < 5 or bad not in response.text
             assert response.headers["www-authenticate"] == "Bearer"
-        response = await http.post(gateway.origin + PATHS[client] + f"?api_key={key}", json=a_body(client, "gpt"))
+        response = await http.post(
+            gateway.origin + PATHS[client] + f"?api_key={key}", json=a_body(client, "gpt")
+        )
         assert response.status_code == 401
         assert "URL" in response.json()["error"]["message"]
 
@@ -226,7 +257,12 @@ async def test_disabled_and_expired_keys_and_secrets_are_refused(
 ) -> None:
     snapshot, _ = two_models(mock.port)
     cases: list[tuple[KeySpec, str, int]] = []
-    for fields, status in (({"enabled": False}, 401), ({"expires_at": 1.0}, 401), ({"scopes": frozenset()}, 403), ({}, 200)):
+    for fields, status in (
+        ({"enabled": False}, 401),
+        ({"expires_at": 1.0}, 401),
+        ({"scopes": frozenset()}, 403),
+        ({}, 200),
+    ):
         spec, text = a_key(**fields)
         cases.append((spec, text, status))
     old, old_text = a_key()
@@ -266,10 +302,14 @@ async def test_a_key_reaches_exactly_its_models_also_through_aliases(
             answer = await call(http, gateway, key, "openai", a_body("openai", "best"))
             assert answer.status == 502
         listed = await http.get(gateway.origin + "/v1/models", headers=a_head("openai", key))
-        assert {entry["id"] for entry in listed.json()["data"]} == {name for name in reachable if "/" not in name}
+        assert {entry["id"] for entry in listed.json()["data"]} == {
+            name for name in reachable if "/" not in name
+        }
 
 
-async def test_unknown_paths_and_methods_say_so(mock: MockProvider, http: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_unknown_paths_and_methods_say_so(
+    mock: MockProvider, http: httpx.AsyncClient, tmp_path: Path
+) -> None:
     snapshot, key = two_models(mock.port)
     async with running_gateway(snapshot, tmp_path) as gateway:
         for method, path, status in (
@@ -309,7 +349,9 @@ async def test_the_json_parsing_suite_gives_no_500_and_refuses_what_is_not_json(
 async def test_naughty_strings_pass_through_unharmed(
     client: Client, mock: MockProvider, http: httpx.AsyncClient, tmp_path: Path
 ) -> None:
-    strings = [base64.b64decode(text).decode("utf-8", "replace") for text in json.loads(NAUGHTY.read_text()) if text]
+    strings = [
+        base64.b64decode(text).decode("utf-8", "replace") for text in json.loads(NAUGHTY.read_text()) if text
+    ]
     snapshot, key = two_models(mock.port)
     async with running_gateway(snapshot, tmp_path) as gateway:
         for text in strings[::9]:
@@ -318,4 +360,6 @@ async def test_naughty_strings_pass_through_unharmed(
                 assert answer.status in (200, 400), (text, answer.raw)
                 if answer.status == 200:
                     sent = json.loads(mock.bodies()[-1].body)
-                    assert text in json.dumps(sent, ensure_ascii=False) or json.dumps(text)[1:-1] in json.dumps(sent)
+                    assert text in json.dumps(sent, ensure_ascii=False) or json.dumps(text)[
+                        1:-1
+                    ] in json.dumps(sent)

@@ -14,7 +14,11 @@ from tokenhub.core.errors import InvalidJSON
 
 names = st.text(max_size=8)
 values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**15), 10**15) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**15), 10**15)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(names, inner, max_size=4),
     max_leaves=12,
 )
@@ -29,7 +33,9 @@ def write(value: Any, gap: str, *, escape: bool) -> bytes:
 
 @settings(max_examples=150, deadline=None)
 @given(st.dictionaries(names, values, max_size=6), spaces, st.booleans(), st.booleans())
-async def test_a_body_means_what_the_standard_library_says(data: dict[str, Any], gap: str, escape: bool, large: bool) -> None:
+async def test_a_body_means_what_the_standard_library_says(
+    data: dict[str, Any], gap: str, escape: bool, large: bool
+) -> None:
     if large:
         data["padding"] = "x" * (SMALL + 10)
     raw = write(data, gap, escape=escape)
@@ -53,7 +59,10 @@ async def test_edits_change_just_these_members(
         data = {"padding": "x" * (SMALL + 10), **data}
     raw = write(data, gap, escape=False)
     body = await parse_body(raw)
-    edits: dict[str, Any] = {**changed, **dict.fromkeys(removed - set(changed) | (set(list(data)[:1]) - set(changed)))}
+    edits: dict[str, Any] = {
+        **changed,
+        **dict.fromkeys(removed - set(changed) | (set(list(data)[:1]) - set(changed))),
+    }
     expected = {name: value for name, value in data.items() if name not in edits} | changed
     edited = body.edited(edits)
     assert json.loads(edited) == expected
@@ -89,6 +98,11 @@ async def test_a_doubled_key_is_refused_however_its_values_are_chosen() -> None:
         '"\\u0061":1,"a":2',
         '"a":"' + "\\\\" * 50 + '","a":"' + "\\\\" * 50 + '"',
     ):
-        for body in (f"{{{inner}}}", f'{{"pad":"{pad}",{inner}}}', f'{{{inner},"pad":"{pad}"}}', f'{{"o":{{{inner},"pad":"{pad}"}}}}'):
+        for body in (
+            f"{{{inner}}}",
+            f'{{"pad":"{pad}",{inner}}}',
+            f'{{{inner},"pad":"{pad}"}}',
+            f'{{"o":{{{inner},"pad":"{pad}"}}}}',
+        ):
             with pytest.raises(InvalidJSON, match="twice"):
                 await parse_body(body.encode())

@@ -20,8 +20,23 @@ BEFORE_CONTENT_EITHER_WAY = (
     "reset", "silent", "empty", "401", "403", "429", "429-no-header", "500", "502", "503", "529", "context", "huge-head",
     "html",
 )  # fmt: skip
-BEFORE_CONTENT_STREAMED = (*BEFORE_CONTENT_EITHER_WAY, "silent-after-head", "error-event", "cut:0", "stall:0", "malformed-cut:0")
-BEFORE_CONTENT_WHOLE = (*BEFORE_CONTENT_EITHER_WAY, "silent-after-head", "error-event", "cut", "stall", "bad-json", "null-body")
+BEFORE_CONTENT_STREAMED = (
+    *BEFORE_CONTENT_EITHER_WAY,
+    "silent-after-head",
+    "error-event",
+    "cut:0",
+    "stall:0",
+    "malformed-cut:0",
+)
+BEFORE_CONTENT_WHOLE = (
+    *BEFORE_CONTENT_EITHER_WAY,
+    "silent-after-head",
+    "error-event",
+    "cut",
+    "stall",
+    "bad-json",
+    "null-body",
+)
 AFTER_CONTENT = ("cut:2", "stall:2", "malformed-cut:2", "error-event:2", "truncated:2")
 KINDS = ("openai", "anthropic")
 CLIENTS: tuple[Client, ...] = get_args(Client)
@@ -35,7 +50,10 @@ def faulty_and_healthy(kind: str, fault: str, faulty_port: int, healthy_port: in
     second = a_model(healthy, "second", "model", context_tokens=2000)
     key, text = a_key()
     snapshot = a_snapshot(
-        providers=(faulty, healthy), models=(first, second), aliases=(an_alias("work", first, second),), keys=(key,)
+        providers=(faulty, healthy),
+        models=(first, second),
+        aliases=(an_alias("work", first, second),),
+        keys=(key,),
     )
     return snapshot, text
 
@@ -53,7 +71,13 @@ def matrix() -> list[tuple[str, str, Client, bool]]:
 
 @pytest.mark.parametrize(("fault", "kind", "client", "stream"), matrix())
 async def test_before_content_the_next_target_answers(
-    fault: str, kind: str, client: Client, stream: bool, mock: MockProvider, http: httpx.AsyncClient, tmp_path: Path
+    fault: str,
+    kind: str,
+    client: Client,
+    stream: bool,
+    mock: MockProvider,
+    http: httpx.AsyncClient,
+    tmp_path: Path,
 ) -> None:
     snapshot, key = faulty_and_healthy(kind, fault, mock.port, mock.port)
     async with running_gateway(snapshot, tmp_path) as gateway:
@@ -70,7 +94,10 @@ async def test_before_content_the_next_target_answers(
         assert failed.usage.output == 0
         calls = mock.calls()
         assert len(calls) == 2
-        assert (completed.usage.input, completed.usage.output) == (calls[1].input_tokens, calls[1].output_tokens)
+        assert (completed.usage.input, completed.usage.output) == (
+            calls[1].input_tokens,
+            calls[1].output_tokens,
+        )
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -85,7 +112,11 @@ async def test_a_refused_connection_fails_over(
             assert answer.status == 200
             assert answer.text
             failed, completed = await gateway.settled(2)
-            assert (failed.outcome, failed.error_class, completed.outcome) == ("failed", "transient", "completed")
+            assert (failed.outcome, failed.error_class, completed.outcome) == (
+                "failed",
+                "transient",
+                "completed",
+            )
             assert failed.usage.source == "none"
 
 
@@ -135,7 +166,15 @@ async def test_a_lone_failing_target_gives_an_error_in_the_callers_format_withou
     snapshot, key = faulty_and_healthy("openai", fault, mock.port, mock.port)
     async with running_gateway(snapshot, tmp_path) as gateway:
         answer = await call(http, gateway, key, client, a_body(client, "first", stream=stream))
-        expected = {"401": 502, "429": 429, "500": 502, "529": 502, "context": 400, "silent": 504, "reset": 502}
+        expected = {
+            "401": 502,
+            "429": 429,
+            "500": 502,
+            "529": 502,
+            "context": 400,
+            "silent": 504,
+            "reset": 502,
+        }
         assert answer.status == expected[fault]
         assert answer.body is not None
         assert answer.body["error"]["message"]

@@ -21,20 +21,27 @@ from tokenhub.core.specs import Snapshot, TimeoutsSpec
 CLIENTS: tuple[Client, ...] = get_args(Client)
 
 
-def one_target(port: int, upstream_name: str = "model", kind: str = "openai", **fields: Any) -> tuple[Snapshot, str]:
+def one_target(
+    port: int, upstream_name: str = "model", kind: str = "openai", **fields: Any
+) -> tuple[Snapshot, str]:
     """One model, `work`."""
     provider = a_provider("only", kind, port, **fields)
     key, text = a_key()
-    return a_snapshot(providers=(provider,), models=(a_model(provider, "work", upstream_name),), keys=(key,)), text
+    return a_snapshot(
+        providers=(provider,), models=(a_model(provider, "work", upstream_name),), keys=(key,)
+    ), text
 
 
-async def read_some_then_leave(gateway: RunningGateway, key: str, client: Client, until: bytes, **more: Any) -> None:
+async def read_some_then_leave(
+    gateway: RunningGateway, key: str, client: Client, until: bytes, **more: Any
+) -> None:
     """Sends a request on a bare socket, reads until `until` came, and closes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     body = json.dumps(a_body(client, "work", **more)).encode()
     head = "".join(f"{name}: {value}\r\n" for name, value in a_head(client, key).items())
     writer.write(
-        f"POST {PATHS[client]} HTTP/1.1\r\nhost: x\r\n{head}content-length: {len(body)}\r\n\r\n".encode() + body
+        f"POST {PATHS[client]} HTTP/1.1\r\nhost: x\r\n{head}content-length: {len(body)}\r\n\r\n".encode()
+        + body
     )
     if until:
         await asyncio.wait_for(reader.readuntil(until), 5)
@@ -46,7 +53,9 @@ async def read_some_then_leave(gateway: RunningGateway, key: str, client: Client
 
 @pytest.mark.parametrize("kind", ["openai", "anthropic"])
 @pytest.mark.parametrize("client", CLIENTS)
-@pytest.mark.parametrize(("stream", "until"), [(True, b"\r\n\r\n"), (True, b"text"), (False, b""), (True, b"")])
+@pytest.mark.parametrize(
+    ("stream", "until"), [(True, b"\r\n\r\n"), (True, b"text"), (False, b""), (True, b"")]
+)
 async def test_when_the_caller_leaves_the_upstream_call_is_closed_within_a_second(
     client: Client, kind: str, stream: bool, until: bytes, tmp_path: Path
 ) -> None:
@@ -100,7 +109,13 @@ DEADLINES = [
 @pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize(("fault", "deadline", "stream"), DEADLINES)
 async def test_each_deadline_ends_a_stuck_call_in_its_time(
-    fault: str, deadline: str, stream: bool, client: Client, mock: MockProvider, http: httpx.AsyncClient, tmp_path: Path
+    fault: str,
+    deadline: str,
+    stream: bool,
+    client: Client,
+    mock: MockProvider,
+    http: httpx.AsyncClient,
+    tmp_path: Path,
 ) -> None:
     seconds = {"connect": 5.0, "first_event": 5.0, "between_events": 5.0, "total": 9.0, deadline: 0.6}
     snapshot, key = one_target(mock.port, f"model@{fault}", timeouts=TimeoutsSpec(**seconds))
@@ -166,7 +181,9 @@ async def test_heartbeats_keep_a_slow_stream_open_and_count_as_no_content(
     good = a_provider("good", "openai", mock.port, heartbeat=0.1)
     models = (a_model(slow, "stuck", f"model@{fault}"), a_model(good, "fine", "model"))
     key, text = a_key()
-    snapshot = a_snapshot(providers=(slow, good), models=models, aliases=(an_alias("work", *models),), keys=(key,))
+    snapshot = a_snapshot(
+        providers=(slow, good), models=models, aliases=(an_alias("work", *models),), keys=(key,)
+    )
     async with running_gateway(snapshot, tmp_path) as gateway:
         answer = await call(http, gateway, text, client, a_body(client, "work", stream=True))
         assert answer.raw.startswith(b": heartbeat\n\n")

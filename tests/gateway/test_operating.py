@@ -40,11 +40,15 @@ async def test_readiness_and_answers_tell_the_revision_in_force(
         assert gateway.current.get().revision == 7
 
 
-async def test_a_request_under_way_keeps_the_snapshot_it_began_with(http: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_a_request_under_way_keeps_the_snapshot_it_began_with(
+    http: httpx.AsyncClient, tmp_path: Path
+) -> None:
     async with MockProvider(gap=0.05, tokens=20) as mock:
         snapshot, key = one_model(mock.port)
         async with running_gateway(snapshot, tmp_path) as gateway:
-            task = asyncio.create_task(call(http, gateway, key, "openai", a_body("openai", "work", stream=True)))
+            task = asyncio.create_task(
+                call(http, gateway, key, "openai", a_body("openai", "work", stream=True))
+            )
             await mock.until(lambda stats: stats["calls"] == 1)
             gateway.current.swap(a_snapshot(revision=2))
             answer = await task
@@ -97,7 +101,9 @@ async def test_metrics_count_what_happened_and_need_a_token_from_elsewhere(
         assert "tokenhub_journal_depth" in page.text
 
 
-async def test_endpoints_share_the_load_by_weight_and_one_that_is_down_is_left_out(http: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_endpoints_share_the_load_by_weight_and_one_that_is_down_is_left_out(
+    http: httpx.AsyncClient, tmp_path: Path
+) -> None:
     async with MockProvider(latency=0.05) as one, MockProvider(latency=0.05) as two:
         snapshot, key = one_model(one.port, two.port, kind="vllm")
         provider = snapshot.providers[0]
@@ -114,7 +120,9 @@ async def test_endpoints_share_the_load_by_weight_and_one_that_is_down_is_left_o
             assert {answer.status for answer in answers} == {200}
 
 
-async def test_a_resting_endpoint_comes_back_when_its_health_page_answers(http: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_a_resting_endpoint_comes_back_when_its_health_page_answers(
+    http: httpx.AsyncClient, tmp_path: Path
+) -> None:
     async with MockProvider() as mock:
         snapshot, _ = one_model(mock.port, kind="vllm")
         async with running_gateway(snapshot, tmp_path) as gateway:
@@ -146,7 +154,9 @@ async def test_a_refused_credential_gives_way_to_the_next_and_rests(
             assert again.headers["x-tokenhub-attempts"] == "1", "the refused credential rests"
 
 
-async def test_a_missing_credential_is_named_but_never_shown(http: httpx.AsyncClient, mock: MockProvider, tmp_path: Path) -> None:
+async def test_a_missing_credential_is_named_but_never_shown(
+    http: httpx.AsyncClient, mock: MockProvider, tmp_path: Path
+) -> None:
     missing = (CredentialSpec("none", "none", "env", "TOKENHUB_CRED_ABSENT"),)
     snapshot, key = one_model(mock.port, credentials=missing)
     async with running_gateway(snapshot, tmp_path) as gateway:
@@ -156,7 +166,9 @@ async def test_a_missing_credential_is_named_but_never_shown(http: httpx.AsyncCl
         assert gateway.records() == ([], []), "nothing was dispatched"
 
 
-async def test_when_the_journal_can_not_be_written_nothing_is_dispatched(http: httpx.AsyncClient, mock: MockProvider, tmp_path: Path) -> None:
+async def test_when_the_journal_can_not_be_written_nothing_is_dispatched(
+    http: httpx.AsyncClient, mock: MockProvider, tmp_path: Path
+) -> None:
     snapshot, key = one_model(mock.port)
     async with running_gateway(snapshot, tmp_path) as gateway:
         gateway.journal.close()
@@ -167,7 +179,9 @@ async def test_when_the_journal_can_not_be_written_nothing_is_dispatched(http: h
         assert (await http.get(gateway.origin + "/readyz")).status_code == 503
 
 
-async def test_everything_rests_but_a_lone_target_is_still_tried(http: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_everything_rests_but_a_lone_target_is_still_tried(
+    http: httpx.AsyncClient, tmp_path: Path
+) -> None:
     with closed_port() as port:
         snapshot, key = one_model(port)
         async with running_gateway(snapshot, tmp_path) as gateway:

@@ -24,7 +24,11 @@ def one_of_each(port: int) -> tuple[Snapshot, str]:
     """An OpenAI model `gpt`, called the same upstream, and `renamed`, which is not; an Anthropic model `claude`."""
     openai, anthropic = a_provider("oa", "openai", port), a_provider("an", "anthropic", port)
     key, text = a_key()
-    models = (a_model(openai, "gpt"), a_model(openai, "renamed", "gpt-upstream"), a_model(anthropic, "claude"))
+    models = (
+        a_model(openai, "gpt"),
+        a_model(openai, "renamed", "gpt-upstream"),
+        a_model(anthropic, "claude"),
+    )
     return a_snapshot(providers=(openai, anthropic), models=models, keys=(key,)), text
 
 
@@ -54,7 +58,11 @@ async def test_only_the_declared_edits_change_a_body(
 
 async def direct(http: httpx.AsyncClient, mock: MockProvider, path: str, body: dict[str, object]) -> bytes:
     """What the provider itself says."""
-    headers = {"authorization": f"Bearer {CREDENTIAL}", "x-api-key": CREDENTIAL, "anthropic-version": "2023-06-01"}
+    headers = {
+        "authorization": f"Bearer {CREDENTIAL}",
+        "x-api-key": CREDENTIAL,
+        "anthropic-version": "2023-06-01",
+    }
     return (await http.post(mock.origin + path, json=body, headers=headers)).content
 
 
@@ -80,7 +88,9 @@ async def test_a_stream_comes_down_as_the_provider_sent_it(
     async with running_gateway(snapshot, tmp_path) as gateway:
         asked = a_body("openai", "gpt", stream=True, stream_options={"include_usage": True})
         through = await call(http, gateway, key, "openai", asked)
-        assert without_ids(through.raw) == without_ids(await direct(http, mock, "/v1/chat/completions", asked))
+        assert without_ids(through.raw) == without_ids(
+            await direct(http, mock, "/v1/chat/completions", asked)
+        )
         asked = a_body("anthropic", "claude", stream=True)
         through = await call(http, gateway, key, "anthropic", asked)
         assert without_ids(through.raw) == without_ids(await direct(http, mock, "/v1/messages", asked))
@@ -94,7 +104,9 @@ async def test_usage_that_the_caller_did_not_ask_for_is_taken_out_again(
         asked = a_body("openai", "gpt", stream=True)
         through = await call(http, gateway, key, "openai", asked)
         assert b'"usage"' not in through.raw
-        assert without_ids(through.raw) == without_ids(await direct(http, mock, "/v1/chat/completions", asked))
+        assert without_ids(through.raw) == without_ids(
+            await direct(http, mock, "/v1/chat/completions", asked)
+        )
         (final,) = await gateway.settled(1)
         assert final.usage.source == "provider"
 
@@ -111,7 +123,9 @@ async def test_a_whole_answer_comes_down_byte_for_byte(
         assert through.body["content"] == own["content"]
 
 
-async def headers_upstream(gateway: RunningGateway, mock: MockProvider, http: httpx.AsyncClient, key: str) -> dict[bytes, bytes]:
+async def headers_upstream(
+    gateway: RunningGateway, mock: MockProvider, http: httpx.AsyncClient, key: str
+) -> dict[bytes, bytes]:
     headers = {
         "authorization": f"Bearer {key}",
         "anthropic-version": "2023-06-01",

@@ -22,7 +22,9 @@ def one_model(port: int, upstream_name: str = "model") -> tuple[Snapshot, str]:
     """The model `work`."""
     provider = a_provider("only", "openai", port)
     key, text = a_key()
-    return a_snapshot(providers=(provider,), models=(a_model(provider, "work", upstream_name),), keys=(key,)), text
+    return a_snapshot(
+        providers=(provider,), models=(a_model(provider, "work", upstream_name),), keys=(key,)
+    ), text
 
 
 def socket_to(gateway: RunningGateway, key: str = "") -> connect:
@@ -46,9 +48,13 @@ async def test_several_requests_run_at_once_each_under_its_id(mock: MockProvider
     async with running_gateway(snapshot, tmp_path) as gateway, socket_to(gateway, key) as socket:
         for number in range(5):
             stream = number % 2 == 0
-            await socket.send(json.dumps({"id": f"call-{number}", "body": a_body("openai", "work", stream=stream)}))
+            await socket.send(
+                json.dumps({"id": f"call-{number}", "body": a_body("openai", "work", stream=stream)})
+            )
         await socket.send(
-            json.dumps({"id": "claude", "path": "/v1/messages", "body": a_body("anthropic", "work", stream=True)})
+            json.dumps(
+                {"id": "claude", "path": "/v1/messages", "body": a_body("anthropic", "work", stream=True)}
+            )
         )
         told = await collect(socket, 6)
         for number in range(5):
@@ -90,7 +96,9 @@ async def test_closing_the_socket_ends_every_request(tmp_path: Path) -> None:
         async with running_gateway(snapshot, tmp_path) as gateway:
             async with socket_to(gateway, key) as socket:
                 for number in range(3):
-                    await socket.send(json.dumps({"id": str(number), "body": a_body("openai", "work", stream=True)}))
+                    await socket.send(
+                        json.dumps({"id": str(number), "body": a_body("openai", "work", stream=True)})
+                    )
                 while json.loads(await socket.recv())["type"] != "event":
                     pass
             assert {final.outcome for final in await gateway.settled(3)} == {"cancelled"}

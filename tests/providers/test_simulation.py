@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers.adapters._simulation import Settings, SimulatedFailure, SimulatedStream, Simulator, count_text
-from providers.adapters._simulation.dice import Dice
-from providers.adapters._simulation.pattern import matching
-from providers.adapters._simulation.schema import example
+from providers.simulation import Settings, SimulatedFailure, SimulatedStream, Simulator, count_text
+from providers.simulation.dice import Dice
+from providers.simulation.pattern import matching
+from providers.simulation.schema import example
 
 WEATHER = {
     "type": "object",

@@ -5,9 +5,9 @@ One attempt has one `attempt_id`, made before dispatch. Writing the same record 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
+from tokenhub.core.records import record
 from tokenhub.core.usage import NOTHING_USED, Usage
 
 Outcome = Literal["completed", "truncated", "cancelled", "failed", "unsettled"]
@@ -15,7 +15,7 @@ Outcome = Literal["completed", "truncated", "cancelled", "failed", "unsettled"]
 failed: the provider refused or never answered. unsettled: the process died before the end was known."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class AttemptIntent:
     """What is known before dispatch. Times are Unix seconds; ids are text; `number` counts the request's attempts from 1.
 
@@ -47,7 +47,7 @@ class AttemptIntent:
     purpose: str = "request"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class AttemptFinal:
     """How it ended. `cost_nanos` None: unpriced. Durations are milliseconds; `first_token_ms` -1: none came."""
 

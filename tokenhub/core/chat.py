@@ -19,7 +19,16 @@ Role = Literal["system", "developer", "user", "assistant"]
 """Tool results are parts of a user message here, as in Anthropic's format."""
 
 FinishReason = Literal[
-    "stop", "stop_sequence", "length", "tool_calls", "content_filter", "refusal", "pause", "context", "error", "other"
+    "stop",
+    "stop_sequence",
+    "length",
+    "tool_calls",
+    "content_filter",
+    "refusal",
+    "pause",
+    "context",
+    "error",
+    "other",
 ]
 """stop: the model ended its turn. stop_sequence: a caller's stop string. pause: the provider wants the turn continued."""
 
@@ -297,6 +306,4 @@ class Ended:
     """The provider's own end mark (`[DONE]`, `message_stop`). Without it a stream was cut."""
 
 
-ChatEvent = (
-    Started | PartStarted | PartDelta | SignatureDelta | PartStopped | Finished | UsageSeen | Ended
-)
+ChatEvent = Started | PartStarted | PartDelta | SignatureDelta | PartStopped | Finished | UsageSeen | Ended

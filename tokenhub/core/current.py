@@ -35,7 +35,9 @@ class Current:
         """Puts a decoded snapshot in force. Raises RevisionStale unless its revision is above the current one."""
         before = self._snapshot
         if before is not None and prepared.revision <= before.revision:
-            raise RevisionStale(f"revision {prepared.revision} is not above {before.revision}, which is in force")
+            raise RevisionStale(
+                f"revision {prepared.revision} is not above {before.revision}, which is in force"
+            )
         self._snapshot = prepared
         for listener in self._listeners:
             listener(prepared)

@@ -92,7 +92,10 @@ def _build(hint: Any, value: Any, path: str) -> Any:
     if origin is frozenset:
         return frozenset(_build(arguments[0], item, path) for item in _expect(value, list, path))
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
-        return {key: _build(arguments[1], item, f"{path}.{key}") for key, item in _expect(value, dict, path).items()}
+        return {
+            key: _build(arguments[1], item, f"{path}.{key}")
+            for key, item in _expect(value, dict, path).items()
+        }
     if origin is Literal:
         if value not in arguments:
             raise SnapshotInvalid(f"{path}: {value!r} is none of {', '.join(map(repr, arguments))}")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from operator import attrgetter
 from typing import Any, Literal
+
+from tokenhub.core.records import record
 
 BUCKETS = (
     "input",
@@ -30,7 +32,7 @@ _counts_of = attrgetter(*_NAMES)
 UsageSource = Literal["provider", "estimated", "none"]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Usage:
     """Tokens by bucket and counted things of one attempt, all >= 0. `source` says who counted.
 

@@ -7,10 +7,10 @@ import json
 
 import pytest
 
-from providers.adapters._simulation import SimulatedAnswer, SimulatedStream, Simulator
 from providers.adapters.base import Operation, Signal
 from providers.adapters.registry import get_adapter
 from providers.adapters.simulated import Simulated, read_settings
+from providers.simulation import SimulatedAnswer, SimulatedStream, Simulator
 from tests.providers.adapters.anthropic_cast import (
     build_inbound,
     build_target,
