@@ -209,6 +209,7 @@ async def _send_error(exchange: Exchange, error: TokenhubError) -> None:
         (b"content-type", b"application/json"),
         (b"x-tokenhub-request-id", exchange.request_id.encode()),
         (b"x-request-id", exchange.request_id.encode()),
+        (b"request-id", exchange.request_id.encode()),
         (b"x-tokenhub-attempts", b"%d" % exchange.attempts),
     ]
     if error.retry_after is not None:

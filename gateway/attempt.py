@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.body import ClientGone
 from gateway.exchange import Exchange, Headers
@@ -150,7 +150,7 @@ class Attempts:
             side = NativeSide(watch, None if wants_usage(exchange) else choice.adapter.strip_usage)
         else:
             encoder = exchange.wire.stream_encoder(model=exchange.asked, call=exchange.get_call())
-            side = TranslatedSide(choice.adapter.stream_decoder(), encoder)
+            side = TranslatedSide(choice.adapter.stream_decoder(), encoder, int(self._ledger.wall()))
         provider = choice.target.provider.name
         metrics = self._ledger.metrics
         return StreamRelay(
@@ -252,6 +252,8 @@ class Attempts:
 
     def _translate(self, exchange: Exchange, choice: Choice, body: bytes) -> bytes:
         answer = choice.adapter.decode_chat(body)
+        if not answer.created:
+            answer = replace(answer, created=int(self._ledger.wall()))
         exchange.losses += answer.losses.names()
         return exchange.wire.write_answer(answer, model=exchange.asked, call=exchange.get_call())
 
@@ -304,6 +306,7 @@ class Attempts:
             (b"content-type", content_type),
             (b"x-tokenhub-request-id", exchange.request_id.encode()),
             (b"x-request-id", exchange.request_id.encode()),
+            (b"request-id", exchange.request_id.encode()),
             (b"x-tokenhub-model", choice.candidate.model.name.encode("latin-1", "replace")),
             (b"x-tokenhub-provider", choice.candidate.provider.name.encode("latin-1", "replace")),
             (b"x-tokenhub-attempts", b"%d" % exchange.attempts),

@@ -7,6 +7,7 @@ two parsers that choose differently among them would let a caller name one model
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -99,14 +100,18 @@ def _removals(
     if leading:
         begin, end = raw.index(b"{") + 1, ordered[leading - 1][1][1]
         cuts.append((begin, end if leading == len(ordered) else raw.index(b",", end) + 1, b""))
-    for (_, before), (name, span) in zip(ordered[leading:], ordered[leading + 1 :], strict=False):
+    for (_, before), (name, span) in itertools.pairwise(ordered[leading:]):
         if name in names:
             cuts.append((before[1], span[1], b""))
     return cuts
 
 
 async def read_body(
-    receive: Receive, headers: Mapping[bytes, bytes], *, limit: int, timeout: float
+    receive: Receive,
+    headers: Mapping[bytes, bytes],
+    *,
+    limit: int,
+    timeout: float,  # noqa: ASYNC109 - the deadline is the caller's setting
 ) -> bytes | bytearray:
     """The whole body. Raises PayloadTooLarge, UnsupportedMediaType, RequestTimeout, or ClientGone."""
     if headers.get(b"content-encoding", b"identity").lower() not in (b"identity", b""):
@@ -257,7 +262,7 @@ def _loads(raw: bytes) -> Any:
     text = raw.decode()
     if text.startswith("\ufeff"):
         raise InvalidJSON("the body starts with a byte order mark", hint="send UTF-8 without one")
-    if _SURROGATE.search(raw) is not None:
+    if b"\\u" in raw and _SURROGATE.search(raw) is not None:
         _checker.decode(raw)  # the standard library lets half a surrogate pair through; no provider takes one
     return _decoder.decode(text)
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from gateway.attempt import Attempts
 from gateway.authenticate import authenticate, check_scope
 from gateway.body import Receive, parse_body, read_body
 from gateway.config import GatewayConfig
+from gateway.departure import DepartureWatch
 from gateway.exchange import Exchange
 from gateway.metrics import Metrics
 from gateway.settle import estimate_input_tokens
@@ -21,6 +23,7 @@ from providers.adapters.registry import get_adapter
 from routing.engine.plan import Features, Plan, make_plan
 from tokenhub.core.current import Current
 from tokenhub.core.errors import NotReady
+from tokenhub.core.specs import Snapshot
 from usage.journal import Journal
 
 NEEDS: Mapping[Operation, frozenset[str]] = {
@@ -31,6 +34,8 @@ NEEDS: Mapping[Operation, frozenset[str]] = {
     Operation.ANTHROPIC_COUNT_TOKENS: frozenset({"chat"}),
 }
 """What a model must be able to do to serve each operation."""
+
+_PLANS_KEPT = 4096
 
 
 class Pipeline:
@@ -56,6 +61,8 @@ class Pipeline:
         self._clock = clock
         self._body_bytes = 0
         self._drains = 0
+        self._planned: Snapshot | None = None
+        self._plans: dict[tuple[str, Features], Plan] = {}
 
     async def run(self, exchange: Exchange, receive: Receive) -> None:
         """Serves the request, or raises a TokenhubError before anything was sent."""
@@ -106,26 +113,34 @@ class Pipeline:
         exchange.asked = body["model"]
         exchange.stream = body.get("stream") is True
         operation = exchange.wire.operation
-        plan = make_plan(exchange.snapshot, exchange.key, Features(exchange.asked, NEEDS[operation]))
+        plan = self._plan(exchange, Features(exchange.asked, NEEDS[operation]))
         exchange.reason = plan.reason
         if operation is Operation.ANTHROPIC_COUNT_TOKENS and not _counts_itself(plan):
             await self._count_here(exchange)
             return
         loop = asyncio.get_running_loop()
-        watcher = asyncio.Task(self._watch(exchange, receive), loop=loop, eager_start=True)
+        watch = DepartureWatch(receive, partial(self._caller_gone, exchange), loop)
         total = plan.candidates[0].provider.timeouts.total
         timer = loop.call_later(total, exchange.interrupt, "total")
         try:
             await self._attempts.serve(exchange, plan)
         finally:
             timer.cancel()
-            watcher.cancel()
+            watch.stop()
             self._drains -= exchange.disconnected
 
-    async def _watch(self, exchange: Exchange, receive: Receive) -> None:
-        """Waits for the caller to go away; then the upstream call is closed, or drained where the provider says so."""
-        while (await receive())["type"] != "http.disconnect":
-            pass
+    def _plan(self, exchange: Exchange, features: Features) -> Plan:
+        """The plan of a request; good ones are remembered for one snapshot, since they are made of nothing else."""
+        if exchange.snapshot is not self._planned or len(self._plans) >= _PLANS_KEPT:
+            self._planned = exchange.snapshot
+            self._plans.clear()
+        plan = self._plans.get((exchange.key.id, features))
+        if plan is None:
+            plan = self._plans[exchange.key.id, features] = make_plan(exchange.snapshot, exchange.key, features)
+        return plan
+
+    def _caller_gone(self, exchange: Exchange) -> None:
+        """Closes the upstream call of a caller who went away, or drains it where the provider says so."""
         if exchange.finished:
             return
         self._metrics.add("client_disconnects", (exchange.wire.operation.value,))

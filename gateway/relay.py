@@ -19,12 +19,16 @@ from gateway.upstream.seam import UpstreamFault, UpstreamResponse, UpstreamTimeo
 from gateway.wire.base import StreamEncoder
 from providers.adapters.base import Failure, Signal, StreamDecoder, StreamWatch
 from tokenhub.core.attempts import Outcome
+from tokenhub.core.chat import Started
 from tokenhub.core.errors import AllAttemptsFailed, TokenhubError
 from tokenhub.core.sse import Event, EventReader, EventTooLarge
 from tokenhub.core.usage import NOTHING_USED, Usage
 
-COMMIT = Signal.CONTENT | Signal.FINISH
-STOP = Signal.END | Signal.ERROR
+# Plain integers: an operator between two flags of an enum costs more than reading the event.
+CONTENT, END, ERROR = int(Signal.CONTENT), int(Signal.END), int(Signal.ERROR)
+FINISH, MALFORMED, USAGE_ONLY = int(Signal.FINISH), int(Signal.MALFORMED), int(Signal.USAGE_ONLY)
+COMMIT = CONTENT | FINISH
+STOP = END | ERROR
 _DRAIN_SECONDS = 1.0
 
 
@@ -34,8 +38,8 @@ class Side(ABC):
     reading: StreamWatch | StreamDecoder
 
     @abstractmethod
-    def take(self, event: Event) -> tuple[Signal, bytes]:
-        """What the event means, and the bytes to relay for it (the end mark is held back)."""
+    def take(self, event: Event) -> tuple[int, bytes]:
+        """What the event means (bits of `Signal`), and the bytes to relay for it (the end mark is held back)."""
 
     @abstractmethod
     def end(self) -> bytes:
@@ -50,17 +54,17 @@ class NativeSide(Side):
         self._strip = strip_usage
         self._end = b""
 
-    def take(self, event: Event) -> tuple[Signal, bytes]:
+    def take(self, event: Event) -> tuple[int, bytes]:
         data = event.data
         if data is None:
-            return Signal.NONE, event.raw
-        signal = self.reading.see(event.name, data)
-        if signal & Signal.END:
+            return 0, event.raw
+        signal = int(self.reading.see(event.name, data))
+        if signal & END:
             self._end = event.raw
             return signal, b""
         if self._strip is None:
             return signal, event.raw
-        return signal, b"" if signal & Signal.USAGE_ONLY else self._strip(event.raw)
+        return signal, b"" if signal & USAGE_ONLY else self._strip(event.raw)
 
     def end(self) -> bytes:
         return self._end
@@ -69,15 +73,23 @@ class NativeSide(Side):
 class TranslatedSide(Side):
     """Another format: decoded, then encoded in the caller's."""
 
-    def __init__(self, decoder: StreamDecoder, encoder: StreamEncoder) -> None:
+    def __init__(self, decoder: StreamDecoder, encoder: StreamEncoder, now: int) -> None:
         self.reading: StreamDecoder = decoder
         self._encoder = encoder
+        self._now = now
 
-    def take(self, event: Event) -> tuple[Signal, bytes]:
+    def take(self, event: Event) -> tuple[int, bytes]:
         if event.data is None:
-            return Signal.NONE, b""
-        signal, events = self.reading.decode(event.name, event.data)
-        return signal, self._encoder.encode(events) if events else b""
+            return 0, b""
+        told, events = self.reading.decode(event.name, event.data)
+        signal = int(told)
+        if not events:
+            return signal, b""
+        first = events[0]
+        if isinstance(first, Started) and not first.created:
+            # Anthropic tells no time of creation, OpenAI's clients expect one.
+            events = [replace(first, created=self._now), *events[1:]]
+        return signal, self._encoder.encode(events)
 
     def end(self) -> bytes:
         return self._encoder.end()
@@ -108,7 +120,7 @@ class StreamRelay:
         self.heartbeat = account.target.provider.heartbeat
         self._deadline = ("first_event", self._timeouts.first_event)
         self._held: list[bytes] = []
-        self._seen = Signal.NONE
+        self._seen = 0
         self.committed = False
 
     async def run(self, response: UpstreamResponse) -> Failure | None:
@@ -118,7 +130,7 @@ class StreamRelay:
         except (UpstreamFault, EventTooLarge) as fault:
             return await self.break_off(failure_of(fault, *self._deadline))
         failure = self._side.reading.failure
-        if self._seen & Signal.ERROR:
+        if self._seen & ERROR:
             return await self.break_off(
                 failure or Failure("transient", 502, "the provider sent an error event")
             )
@@ -141,12 +153,12 @@ class StreamRelay:
                 since, self._deadline = self._clock(), ("between_events", self._timeouts.between_events)
                 self._take(events)
                 if self._seen & STOP:
-                    return bool(self._seen & Signal.END) and self.committed
+                    return bool(self._seen & END) and self.committed
                 if self.committed and self._held:
                     await self._flush()
             if not chunk:
                 # Some vendors end without a mark; a finish reason is as good. Nothing less is.
-                return bool(self._seen & Signal.FINISH)
+                return bool(self._seen & FINISH)
 
     def _take(self, events: list[Event]) -> None:
         for event in events:
@@ -156,13 +168,13 @@ class StreamRelay:
                 self._account.events += 1
             if signal:
                 self._seen |= signal
-                if signal & Signal.MALFORMED:
+                if signal & MALFORMED:
                     self._on_malformed()
                 if signal & COMMIT and not self.committed:
                     self.committed = True
                     self._account.first_content_at = self._exchange.received_at = self._clock()
                 if signal & STOP:
-                    if signal & Signal.ERROR and data:
+                    if signal & ERROR and data:
                         self._held.pop()
                     return
 
@@ -211,7 +223,7 @@ class StreamRelay:
     def usage(self) -> Usage:
         """What this stream used: as told if it was told to the end, else estimated from what was seen."""
         reading, account = self._side.reading, self._account
-        if reading.usage is not None and self._seen & Signal.FINISH:
+        if reading.usage is not None and self._seen & FINISH:
             return reading.usage
         return estimate_usage(
             reading.usage,

@@ -74,6 +74,7 @@ class ProviderAdmin(ModelAdmin):
     """Providers with their endpoints and credentials in one form."""
 
     form = ProviderForm
+    goes_with = (Price,)
     inlines = (EndpointInline, CredentialInline)
     list_display = ("name", "label", "kind", "state", "endpoint_count", "model_count", "credential_count")
     list_filter = ("kind", "enabled", "draining")
@@ -212,7 +213,7 @@ def describe_deletion(provider: Provider) -> list[str]:
     credentials = provider.credentials.count()
     if credentials:
         sentences.append(
-            f"{credentials} credential references go with it; the secrets behind them stay where they are."
+            f"Credential references that go with it: {credentials}. The secrets behind them stay where they are."
         )
     return sentences
 
@@ -222,6 +223,7 @@ class ModelPages(ModelAdmin):
     """Models with the price in force. A new price is a new version: entered on its own page, never edited."""
 
     form = ModelForm
+    goes_with = (Price,)
     list_display = (
         "name",
         "provider",

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import msgspec
+
 from providers.adapters._openai_failure import classify_error, is_error
 from providers.adapters._openai_json import count_of, dict_of, encode_json, list_of, read_object, text_of
-from providers.adapters._openai_usage import find_usage
+from providers.adapters._openai_usage import find_usage, read_usage
 from providers.adapters.base import Operation
 from tokenhub.core.chat import (
     AudioPart,
@@ -59,8 +61,39 @@ def read_body(body: bytes) -> dict[str, Any]:
     return found
 
 
+class _Row(msgspec.Struct):
+    finish_reason: str | None = None
+
+
+class _Outline(msgspec.Struct):
+    """What accounting needs of a native answer, as OpenAI writes it. The rest is passed over and never becomes objects."""
+
+    choices: list[_Row] | None = None
+    data: list[_Row] | None = None
+    usage: dict[str, Any] | None = None
+    model: str | None = None
+    object: str | None = None
+    error: None = None
+    x_groq: None = None
+
+
+_decode_outline = msgspec.json.Decoder(_Outline).decode
+
+
 def read_native(operation: Operation, body: bytes) -> tuple[Usage | None, str, str]:
     """Usage, finish reason and model of a whole answer. Raises ValueError if it is no answer of that operation."""
+    try:
+        outline = _decode_outline(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _read_any(operation, body)  # No answer, or a vendor's own shape of one.
+    rows = outline.data if operation is Operation.OPENAI_EMBEDDINGS else outline.choices
+    if rows is None or outline.object == "error":
+        return _read_any(operation, body)
+    usage = read_usage(outline.usage) if outline.usage is not None else None
+    return usage, (rows[0].finish_reason or "") if rows else "", outline.model or ""
+
+
+def _read_any(operation: Operation, body: bytes) -> tuple[Usage | None, str, str]:
     found = read_body(body)
     member = "data" if operation is Operation.OPENAI_EMBEDDINGS else "choices"
     rows = found.get(member)

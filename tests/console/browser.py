@@ -36,7 +36,7 @@ class Visit:
     overflow: int
 
 
-def in_browser(
+def in_browser[Result](
     base: str, session: str, work: Callable[[Page], Result], *, width: int = 1280, scheme: Any = "light"
 ) -> Result:
     """Runs `work` with a page that is signed in by its session cookie; `base` is the server's URL."""

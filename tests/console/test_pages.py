@@ -174,6 +174,16 @@ def test_deleting_a_provider_says_first_what_breaks(operator: Client, cast: Cast
     assert f"Deletion is refused while these aliases use its models: {cast.alias.name}." in text
 
 
+def test_a_priced_provider_is_deleted_once_no_alias_uses_it(operator: Client, cast: Cast) -> None:
+    url = f"/admin/providers/provider/{cast.provider.pk}/delete/"
+    operator.post(url, {"post": "yes"})
+    assert Provider.objects.filter(pk=cast.provider.pk).exists()
+    operator.post(f"/admin/routing/alias/{cast.alias.pk}/delete/", {"post": "yes"})
+    assert operator.post(url, {"post": "yes"}).status_code == 302
+    assert not Provider.objects.filter(pk=cast.provider.pk).exists()
+    assert AuditEntry.objects.filter(action="provider.delete", actor="operator").count() == 1
+
+
 def test_a_key_s_secret_is_shown_once_and_is_nowhere_afterwards(operator: Client, cast: Cast) -> None:
     form = {"name": "shown once", "team": cast.team.pk, "enabled": "on", "scopes": ["chat"], "note": ""}
     page = operator.post("/admin/access/apikey/add/", {**form, "allowed_models": ""})

@@ -10,6 +10,7 @@ import re
 import struct
 import zlib
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 
 from tests.e2e.administrator import Administrator
@@ -52,33 +53,40 @@ def declare_vendors(openai_origin: str, anthropic_origin: str) -> str:
     return f"providers:{providers}\nmodels:{models}"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Accounts:
-    """What the calls of one test left in the ledger and on the administrator's page."""
+    """What the calls of one test left in the ledger and on the administrator's page. `since` is when the test began: tests
+    run one after the other, so that later rows are its own.
+    """
 
     service: Service
     administrator: Administrator
-    seen: int
+    since: datetime
+
+    def rows(self, count: int) -> list[Row]:
+        """This test's rows, oldest first, once there are at least `count`."""
+        query = "SELECT * FROM usage_usagerecord WHERE started_at >= ? ORDER BY id"
+        since = self.since.replace(tzinfo=None).isoformat(" ", "microseconds")
+        return self.service.until(lambda: self.service.sql(query, since), lambda rows: len(rows) >= count)
 
     def check(self, model: str, requests: int = 1, *, output: bool = True) -> list[Row]:
-        """Fails unless exactly `requests` further calls of `model` are in the ledger, completed, with tokens and cost, and
+        """Fails unless this test left exactly `requests` calls of `model` in the ledger, completed, with tokens and cost, and
         the usage page shows each with the same figures. Returns the rows.
         """
-        rows = self.service.usage_rows(self.seen + requests)[self.seen :]
+        rows = self.rows(requests)
         assert len(rows) == requests, [(row["model"], row["operation"], row["outcome"]) for row in rows]
-        self.seen += requests
         page = _cells(self.administrator.page("/admin/usage/usagerecord/"))
         for row in rows:
+            given = sum(row[name] for name in ("input", "cache_read", "cache_write_5m", "cache_write_1h"))
+            made = row["output"] + row["reasoning"]
             assert row["model"] == model
             assert (row["outcome"], row["usage_source"]) == ("completed", "provider"), row
-            assert row["input"] + row["cache_read"] > 0, row
-            assert (row["output"] > 0) == output, row
+            assert given > 0, row
+            assert (made > 0) == output, row
             assert row["cost_nanos"] > 0, row
             # A page is a hundred rows, newest first.
             shown = page[row["request_id"]]
-            given = row["input"] + row["cache_read"] + row["cache_write_5m"] + row["cache_write_1h"]
-            assert f"{given:,}" in shown, (given, shown)
-            assert f"{row['output']:,}" in shown, (row["output"], shown)
+            assert [f"{given:,}", f"{made:,}"] == shown[5:7], (row, shown)
             dollars = [Decimal(cell[1:]) for cell in shown if cell.startswith("$")]
             assert dollars == [Decimal(row["cost_nanos"]).scaleb(-9)], (row["cost_nanos"], shown)
         return rows

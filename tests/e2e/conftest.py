@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 
@@ -24,10 +25,13 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """An installation with the simulated provider and both mock vendors, which want the vendors' key, not the caller's."""
     vendor = MockOptions(require_key=CREDENTIAL)
     folder = tmp_path_factory.mktemp("gateway")
-    with mock_process(vendor) as openai, mock_process(vendor) as anthropic:
-        with Service(folder, environment={CREDENTIAL_VARIABLE: CREDENTIAL}) as running:
-            running.apply_config(declare_vendors(openai.origin, anthropic.origin))
-            yield running
+    with (
+        mock_process(vendor) as openai,
+        mock_process(vendor) as anthropic,
+        Service(folder, environment={CREDENTIAL_VARIABLE: CREDENTIAL}) as running,
+    ):
+        running.apply_config(declare_vendors(openai.origin, anthropic.origin))
+        yield running
 
 
 @pytest.fixture(scope="session")
@@ -40,4 +44,4 @@ def administrator(gateway: Service) -> Iterator[Administrator]:
 @pytest.fixture
 def accounts(gateway: Service, administrator: Administrator) -> Accounts:
     """What this test's calls cost, from here on."""
-    return Accounts(gateway, administrator, len(gateway.usage_rows()))
+    return Accounts(gateway, administrator, datetime.now(UTC))

@@ -29,7 +29,7 @@ WEATHER: Any = {
 }
 THINKING: Any = {"type": "enabled", "budget_tokens": 1024}
 each_model = pytest.mark.parametrize("model", CHAT_MODELS)
-signing_model = pytest.mark.parametrize("model", (SIMULATED, VIA_ANTHROPIC))
+signing_model = pytest.mark.parametrize("model", [SIMULATED, VIA_ANTHROPIC])
 
 
 class Verdict(BaseModel):
@@ -179,7 +179,7 @@ def test_thinking_comes_signed_and_goes_back_in_the_next_turns(
     messages = says("What is the weather in Oslo?")
     request = {"model": model, "max_tokens": 4000, "thinking": THINKING, "tools": [WEATHER]}
     first = _ask(client, streamed, messages=messages, **request)
-    assert [block.type for block in first.content][0] == "thinking"
+    assert first.content[0].type == "thinking"
     assert first.content[0].thinking
     assert first.content[0].signature
     call = first.content[-1]
@@ -277,18 +277,20 @@ def test_sampling_parameters_of_a_client_of_the_old_version_are_kept(
 
 
 async def test_the_asynchronous_client_streams(gateway: Service, accounts: Accounts) -> None:
-    async with anthropic.AsyncAnthropic(base_url=gateway.url, api_key=gateway.key, max_retries=0) as client:
-        async with client.messages.stream(
-            model=SIMULATED, max_tokens=50, messages=says("Hello.")
-        ) as stream:
-            assert "".join([text async for text in stream.text_stream])
+    async with (
+        anthropic.AsyncAnthropic(base_url=gateway.url, api_key=gateway.key, max_retries=0) as client,
+        client.messages.stream(model=SIMULATED, max_tokens=50, messages=says("Hello.")) as stream,
+    ):
+        assert "".join([text async for text in stream.text_stream])
     accounts.check(SIMULATED)
 
 
 def test_a_wrong_key_raises_the_sdks_own_error(gateway: Service) -> None:
-    with anthropic.Anthropic(base_url=gateway.url, api_key=mint_key(), max_retries=0) as client:
-        with pytest.raises(anthropic.AuthenticationError) as caught:
-            client.messages.create(model=SIMULATED, max_tokens=50, messages=says("Hello."))
+    with (
+        anthropic.Anthropic(base_url=gateway.url, api_key=mint_key(), max_retries=0) as client,
+        pytest.raises(anthropic.AuthenticationError) as caught,
+    ):
+        client.messages.create(model=SIMULATED, max_tokens=50, messages=says("Hello."))
     assert caught.value.type == "authentication_error"
     assert caught.value.request_id
 

@@ -77,10 +77,13 @@ async def until_calls(mock: MockProcess, count: int, seconds: float = 30.0) -> N
 
 async def send_many(service: Service, count: int = IN_FLIGHT) -> list[asyncio.Task[int]]:
     """Starts so many requests, half of them streamed; each task gives its status, 0 if it broke."""
-    limits = httpx.Limits(max_connections=None)
-    client = httpx.AsyncClient(base_url=service.url, timeout=120, limits=limits, trust_env=False)
+    client = httpx.AsyncClient(
+        base_url=service.url, timeout=120, limits=httpx.Limits(max_connections=None), trust_env=False
+    )
+    left = count
 
     async def one(number: int) -> int:
+        nonlocal left
         body = {
             "model": "work",
             "messages": [{"role": "user", "content": f"hello {number}"}],
@@ -92,6 +95,10 @@ async def send_many(service: Service, count: int = IN_FLIGHT) -> list[asyncio.Ta
             )
         except httpx.TransportError:
             return 0
+        finally:
+            left -= 1
+            if not left:
+                await client.aclose()
         return response.status_code
 
     return [asyncio.create_task(one(number)) for number in range(count)]

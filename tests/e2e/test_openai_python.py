@@ -278,9 +278,11 @@ async def test_the_asynchronous_client_streams(gateway: Service, accounts: Accou
 
 
 def test_a_wrong_key_raises_the_sdks_own_error(gateway: Service) -> None:
-    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=mint_key(), max_retries=0) as client:
-        with pytest.raises(openai.AuthenticationError) as caught:
-            client.chat.completions.create(model="sim-small", messages=says("Hello."))
+    with (
+        openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=mint_key(), max_retries=0) as client,
+        pytest.raises(openai.AuthenticationError) as caught,
+    ):
+        client.chat.completions.create(model="sim-small", messages=says("Hello."))
     assert caught.value.request_id
 
 

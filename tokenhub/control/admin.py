@@ -97,6 +97,14 @@ class ModelAdmin(NoPopups, UnfoldModelAdmin):
         """Calls the app's action that deletes `row`."""
         raise PermissionDenied
 
+    goes_with: tuple[type[models.Model], ...] = ()
+    """Models nobody deletes by themselves, whose rows go with a row of this one."""
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """What goes along; rows of `goes_with` need no permission of their own."""
+        deleted, counts, lacking, protected = super().get_deleted_objects(objs, request)
+        return deleted, counts, lacking - {model._meta.verbose_name for model in self.goes_with}, protected
+
     def consequences(self, row: Any) -> list[str]:
         """What deleting `row` breaks, one sentence each."""
         return []

@@ -7,9 +7,9 @@ with a colon; several `data` lines join with LF; one BOM at the very start is ig
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from tokenhub.core.errors import TokenhubError
+from tokenhub.core.records import record
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 """Largest event held in memory. Image output comes in single events of several megabytes."""
@@ -24,7 +24,7 @@ class EventTooLarge(TokenhubError):
     status = 502
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Event:
     """One block up to and including its blank line. `raw` is its exact bytes; `data` None: comments only."""
 
@@ -100,8 +100,12 @@ def parse_event(raw: bytes, body: bytes | None = None) -> Event:
     """The event of one block of lines. `body` is the block without a leading BOM."""
     text = raw if body is None else body
     # The shapes that nearly every provider sends, without splitting lines.
-    if b"\r" not in text and text.count(b"\n") == 2 and text.startswith(b"data: "):
-        return Event(raw, "", text[6:-2])
+    if b"\r" not in text:
+        lines = text.count(b"\n")
+        if lines == 2 and text.startswith(b"data: "):
+            return Event(raw, "", text[6:-2])
+        if lines == 3 and text.startswith(b"event: ") and text.startswith(b"data: ", at := text.find(b"\n") + 1):
+            return Event(raw, text[7 : at - 1].decode("utf-8", "replace"), text[at + 6 : -2])
     name, data = "", []
     for line in _LINE_END.split(text):
         if line.startswith(b":") or not line:
