@@ -14,6 +14,8 @@ SHELL := /bin/bash
 BIN := .venv/bin
 STAMPS := .stamps
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+# Most tests wait for servers and clocks, so that more processes than cores pay.
+TEST_PROCESSES ?= 4
 CHECK_DIR = $(STAMPS)/check
 
 help:
@@ -45,8 +47,8 @@ run: $(STAMPS)/runtime
 
 test: $(STAMPS)/development
 	.ci/install-system-packages
-	$(BIN)/python -m pytest $(ARGS)
-	$(BIN)/python -m pytest --database=postgres $(ARGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup --database=postgres $(ARGS)
 
 check: $(STAMPS)/development
 	$(BIN)/ruff format --check .

@@ -30,6 +30,7 @@ from gateway.upstream.seam import (
 from providers.adapters.base import Failure, Inbound, Operation, WireRequest
 from routing.engine.plan import Plan
 from tokenhub.core.money import usd_from_nanos
+from tokenhub.core.records import record
 from tokenhub.core.specs import EndpointSpec, ProviderSpec, TimeoutsSpec
 from tokenhub.core.usage import NOTHING_USED, Usage
 from vault.keyring import Keyring
@@ -47,7 +48,7 @@ class Upstreams:
     in_process: Callable[[ProviderSpec], Upstream]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Prepared:
     """One attempt's request, and whether its answer must be translated back."""
 

@@ -18,7 +18,9 @@ class DepartureWatch:
 
     __slots__ = ("_loop", "_on_gone", "_waiting", "_waits_on")
 
-    def __init__(self, receive: Receive, on_gone: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, receive: Receive, on_gone: Callable[[], None], loop: asyncio.AbstractEventLoop
+    ) -> None:
         self._on_gone = on_gone
         self._loop = loop
         self._waits_on: asyncio.Future[Any] | None = None

@@ -145,9 +145,11 @@ class StreamRelay:
         reader = EventReader()
         since = self._account.opened_at
         while True:
-            chunk = response.read_nowait()
-            if chunk is None:
-                chunk = await self._wait(response, since + self._deadline[1])
+            until = since + self._deadline[1]
+            if self.heartbeat:
+                chunk = await self._wait(response, until)
+            else:
+                chunk = await response.read(max(0.0, until - self._clock()))
             events = reader.feed(chunk) if chunk else reader.finish()
             if events:
                 since, self._deadline = self._clock(), ("between_events", self._timeouts.between_events)
@@ -184,7 +186,7 @@ class StreamRelay:
             left = until - self._clock()
             if left <= 0:
                 raise UpstreamTimeout("read")
-            if not self.heartbeat or self.heartbeat >= left:
+            if self.heartbeat >= left:
                 return await response.read(left)
             try:
                 return await response.read(self.heartbeat)

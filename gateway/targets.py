@@ -6,20 +6,20 @@ Healthy ones first, in the plan's order; then those that rest, since a lone targ
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from gateway.health import HealthBoard
 from providers.adapters.base import Adapter, Failure, Target
 from providers.adapters.registry import get_adapter
 from routing.engine.plan import Candidate, Plan, choose_endpoint
 from tokenhub.core.errors import TokenhubError
+from tokenhub.core.records import record
 from tokenhub.core.specs import CredentialSpec, EndpointSpec, ModelSpec
 from vault.keyring import Keyring
 
 _NO_CREDENTIAL = CredentialSpec(id="", name="none", source="none")
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Choice:
     """Where one attempt goes."""
 

@@ -18,6 +18,7 @@ import pytest
 from tests.fakes.network_guard import install_network_guard
 from tests.fakes.temporary_postgres import start_postgres
 
+SHARED_POSTGRES = "PYTEST_TOKENHUB_POSTGRES"
 _parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
 _parser.add_argument("--database", choices=("sqlite", "postgres"), default="sqlite")
 
@@ -25,6 +26,7 @@ _parser.add_argument("--database", choices=("sqlite", "postgres"), default="sqli
 def _prepare_environment() -> str:
     """Points the settings at a folder of this run. Done while this file loads, since deeper conftests import models."""
     database = str(_parser.parse_known_args(sys.argv[1:])[0].database)
+    shared = os.environ.get(SHARED_POSTGRES, "") if "PYTEST_XDIST_WORKER" in os.environ else ""
     for name in [name for name in os.environ if name.startswith("TOKENHUB_")]:
         del os.environ[name]
     data_dir = Path(tempfile.mkdtemp(prefix="tokenhub-tests-"))
@@ -35,10 +37,14 @@ def _prepare_environment() -> str:
     os.environ["TOKENHUB_CONFIG"] = str(absent)
     os.environ["TOKENHUB_LOG_LEVEL"] = "warning"
     os.environ["TOKENHUB_LOG_FORMAT"] = "console"
-    if database == "postgres":
+    if shared:
+        # A worker of pytest-xdist has no command line of its own; it uses its parent's server.
+        database = "postgres"
+        os.environ["TOKENHUB_DATABASE_URL"] = shared
+    elif database == "postgres":
         server = start_postgres(data_dir / "postgres")
         atexit.register(server.stop)
-        os.environ["TOKENHUB_DATABASE_URL"] = server.url
+        os.environ["TOKENHUB_DATABASE_URL"] = os.environ[SHARED_POSTGRES] = server.url
     os.environ["DJANGO_SETTINGS_MODULE"] = "tokenhub.settings"
     return database
 

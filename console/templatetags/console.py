@@ -12,6 +12,7 @@ from tokenhub.control import display
 register = template.Library()
 
 register.filter("usd", display.write_usd)
+register.filter("short_id", display.write_short_id)
 register.filter("usd_short", display.write_usd_short)
 register.filter("number", display.write_count)
 register.filter("ms", display.write_ms)

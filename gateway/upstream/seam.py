@@ -19,6 +19,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from tokenhub.core.records import record
+
 Headers = tuple[tuple[bytes, bytes], ...]
 Resolve = Callable[[str, int], Awaitable[list[tuple[int, tuple[Any, ...]]]]]
 ConnectReason = Literal["refused", "dns", "tls", "timeout", "unreachable", "closed"]
@@ -121,7 +123,7 @@ class Origin:
         return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class UpstreamRequest:
     """One request. `target` is path and query. `headers` carry no framing or connection headers: the client adds
     Host, Content-Length and `Accept-Encoding: identity`, and refuses those and their kin with ValueError."""

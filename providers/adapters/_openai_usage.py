@@ -8,6 +8,17 @@ from typing import Any
 from providers.adapters._openai_json import count_of, dict_of
 from tokenhub.core.usage import Usage
 
+_OPENAI_NAMES = frozenset(
+    {
+        "prompt_tokens",
+        "completion_tokens",
+        "total_tokens",
+        "prompt_tokens_details",
+        "completion_tokens_details",
+    }
+)
+"""All that OpenAI's own usage has; no vendor's count of searches is among them."""
+
 
 def find_usage(chunk: Mapping[str, Any]) -> Usage | None:
     """The usage of an answer or a stream's chunk, wherever the vendor puts it; None where it tells none.
@@ -60,7 +71,7 @@ def read_usage(raw: Mapping[str, Any]) -> Usage | None:
         audio_out=audio_out,
         image_in=image_in,
         image_out=image_out,
-        searches=_read_searches(raw),
+        searches=0 if raw.keys() <= _OPENAI_NAMES else _read_searches(raw),
         raw=raw,
     )
 

@@ -14,6 +14,7 @@ from enum import IntFlag, StrEnum
 from typing import Any, ClassVar, Literal
 
 from tokenhub.core.chat import ChatAnswer, ChatCall, ChatEvent, Losses
+from tokenhub.core.records import record
 from tokenhub.core.specs import EndpointSpec, ModelSpec, ProviderSpec
 from tokenhub.core.usage import Usage
 
@@ -62,7 +63,7 @@ class Failure:
         return self.kind != "fatal"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Target:
     """Where one attempt goes. `secret` is the credential's value, in memory only and never shown; "" = none."""
 
@@ -75,7 +76,7 @@ class Target:
         return f"Target({self.provider.name}, {self.model.name}, {self.endpoint.origin})"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class WireRequest:
     """What goes to the endpoint: path with its prefix and query, headers without host, length and connection, body."""
 
@@ -140,7 +141,7 @@ class StreamDecoder(ABC):
         """The signals and the events of one SSE event."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Inbound:
     """What of the caller's request an adapter may need besides its body: headers by lower-case name, and the query string.
 

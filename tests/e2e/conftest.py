@@ -45,3 +45,19 @@ def administrator(gateway: Service) -> Iterator[Administrator]:
 def accounts(gateway: Service, administrator: Administrator) -> Accounts:
     """What this test's calls cost, from here on."""
     return Accounts(gateway, administrator, datetime.now(UTC))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Names this folder's own marker."""
+    config.addinivalue_line(
+        "markers", "claude_code: runs Claude Code, a large npm package; only with -m claude_code"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves Claude Code out unless it is asked for by name."""
+    if "claude_code" in config.getoption("markexpr"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("claude_code")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]

@@ -58,7 +58,13 @@ def main(folder: Path) -> None:
         bos_token_id=1,
         eos_token_id=2,
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    model = LlamaForCausalLM(config)
+    # Every hidden state points the same way in one dimension, and the end token against it: no answer ends by chance.
+    with torch.no_grad():
+        model.model.embed_tokens.weight[:, 0] = 0.1
+        model.lm_head.weight[:, 0] = 0
+        model.lm_head.weight[config.eos_token_id, 0] = -10
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 

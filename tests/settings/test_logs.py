@@ -30,7 +30,7 @@ def record(message: str, *arguments: object, **extra: object) -> logging.LogReco
     return logging.getLogger("t").makeRecord("t", logging.INFO, "f", 1, message, arguments, None, extra=extra)
 
 
-@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("secret", SECRETS, ids=lambda secret: secret[:8])
 @pytest.mark.parametrize("form", [JSONFormatter(), ConsoleFormatter()])
 def test_secrets_are_removed_from_message_fields_and_exceptions(form: logging.Formatter, secret: str) -> None:
     made = record("got %s", secret, detail={"deep": [secret]})

@@ -12,6 +12,7 @@ from tokenhub.core.money import usd_from_nanos
 
 NOTHING = "–"
 UNPRICED = "unpriced"
+SHORT_ID = 12
 
 TONES = {
     "good": "th-badge th-badge-good",
@@ -19,6 +20,11 @@ TONES = {
     "bad": "th-badge th-badge-bad",
     "plain": "th-badge",
 }
+
+
+def write_short_id(identifier: str) -> str:
+    """A request's or attempt's id by its end: ids of one process begin alike."""
+    return identifier if len(identifier) <= SHORT_ID + 1 else f"…{identifier[-SHORT_ID:]}"
 
 
 def write_usd(nanos: int | None) -> str:

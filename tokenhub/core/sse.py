@@ -49,6 +49,9 @@ class EventReader:
 
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that `chunk` completes. Raises EventTooLarge."""
+        # Providers flush event by event, so mostly a chunk is one event and nothing is left over.
+        if not self._buffer and chunk.endswith(b"\n\n") and chunk.find(b"\n\n") == len(chunk) - 2 and b"\r" not in chunk:
+            return [self._event(chunk)]
         buffer = self._buffer + chunk if self._buffer else chunk
         events: list[Event] = []
         start, search = 0, max(0, self._scanned - 3)
