@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
 """CPU time comes in ticks, usually of 10 ms: a run must use many of them."""
+_SETTLE_SECONDS = 0.3
+_SETTLE_LOOKS = 17
 
 
-def _stat_fields(pid: int) -> list[str]:
+def _stat_fields(place: str) -> list[str]:
     # The command's name may hold spaces and brackets; what follows its last bracket is fixed.
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return Path(f"/proc/{place}/stat").read_text().rpartition(")")[2].split()
 
 
 def _children(pid: int) -> list[int]:
@@ -33,16 +36,40 @@ def process_tree(pid: int) -> list[int]:
     return tree
 
 
-def cpu_seconds(pid: int) -> float:
-    """User and system time of the whole tree so far, in seconds; of children that ended too."""
-    ticks = 0
-    for each in process_tree(pid):
+@dataclass(frozen=True, slots=True)
+class Cpu:
+    """User and system seconds: of everything, and of the processes' first threads, which run the event loops."""
+
+    total: float = 0.0
+    loop: float = 0.0
+
+    def __sub__(self, before: Cpu) -> Cpu:
+        return Cpu(self.total - before.total, self.loop - before.loop)
+
+
+def cpu_seconds(pid: int) -> Cpu:
+    """What the whole tree used so far; children that ended count too. Nothing for pid 0."""
+    total = loop = 0
+    for each in process_tree(pid) if pid else ():
         try:
-            fields = _stat_fields(each)
+            fields = _stat_fields(f"{each}")
+            first = _stat_fields(f"{each}/task/{each}")
         except (FileNotFoundError, ProcessLookupError):
             continue
-        ticks += sum(map(int, fields[11:15]))
-    return ticks / TICKS
+        total += sum(map(int, fields[11:15]))
+        loop += sum(map(int, first[11:13]))
+    return Cpu(total / TICKS, loop / TICKS)
+
+
+def cpu_when_settled(pid: int) -> Cpu:
+    """As `cpu_seconds`, once the tree has come to rest: work that a load leaves behind belongs to it. Waits 5 s at most."""
+    now = cpu_seconds(pid)
+    for _ in range(_SETTLE_LOOKS):
+        time.sleep(_SETTLE_SECONDS)
+        before, now = now, cpu_seconds(pid)
+        if (now - before).total <= 2 / TICKS:
+            break
+    return now
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,7 @@ async def _hold(
     connections: list[Connection] = []
     waiting = [asyncio.create_task(_open(stream, connections, number * 0.002)) for number in range(STREAMS)]
     deadline = time.monotonic() + _OPENING_SECONDS
-    while sum(each.events > 0 for each in connections) < STREAMS and time.monotonic() < deadline:
+    while sum(each.events > 0 for each in connections) < STREAMS and time.monotonic() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(0.1)
     await asyncio.sleep(1)
     live = sum(each.events > 0 and each.alive for each in connections)

@@ -17,7 +17,9 @@ import httptools
 import uvloop
 
 PATIENCE = 60.0
-MOST_WAITING = 2000
+MOST_OPEN = 400
+"""Connections of an open loop; what is due beyond them waits, and its wait counts. Select can't watch descriptors above 1023."""
+MOST_WAITING = 5000
 _TICK = 0.005
 
 _WRK_DONE = """
@@ -234,6 +236,12 @@ async def open_loop(target: Target, rate: float, seconds: float) -> Tally:
     """`rate` requests a second whatever comes back; latency counts from the moment each was due."""
     tally, pool, message = Tally(), Pool(target.port), target.message()
     started, running = time.perf_counter() + 0.05, set[asyncio.Task[None]]()
+    slots = asyncio.Semaphore(MOST_OPEN)
+
+    async def fire(due: float) -> None:
+        async with slots:
+            await ask_once(pool, message, tally, due)
+
     for number in range(int(rate * seconds)):
         due = started + number / rate
         if (wait := due - time.perf_counter()) > 0:
@@ -242,11 +250,14 @@ async def open_loop(target: Target, rate: float, seconds: float) -> Tally:
             tally.failed += 1
             tally.reasons.add("not sent: too many are waiting")
             continue
-        task = asyncio.create_task(ask_once(pool, message, tally, due))
+        task = asyncio.create_task(fire(due))
         running.add(task)
         task.add_done_callback(running.discard)
     if running:
-        await asyncio.wait(running, timeout=PATIENCE)
+        _, left = await asyncio.wait(running, timeout=PATIENCE)
+        for task in left:
+            task.cancel()
+            tally.failed += 1
     tally.seconds = time.perf_counter() - started
     pool.close()
     return tally

@@ -20,6 +20,7 @@ _TITLES = {
     "failed": "failed",
     "rate": "per second",
     "cpu_us": "µs CPU",
+    "loop_us": "of it on the loop",
     "per": "of a",
     "to_echo": "to echo",
     "p50_ms": "p50 ms",
@@ -36,8 +37,9 @@ _PACKAGES = ("uvicorn", "uvloop", "httptools", "msgspec", "Django", "psycopg")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure's surroundings. `cpu_us` is microseconds of CPU, `to_echo` the median of the rounds' ratios to the echo's;
-    latencies are milliseconds from the moment a request was due (open loops) or sent; memory is 10^6 bytes.
+    """One figure's surroundings. `cpu_us` is microseconds of CPU, `loop_us` those of first threads; `to_echo` is the median of
+    the rounds' ratios to the echo's; latencies are milliseconds from the moment a request was due (open loops) or sent; memory
+    is in 10^6 bytes.
     """
 
     section: str
@@ -48,6 +50,7 @@ class Row:
     failed: int | None = None
     rate: float | None = None
     cpu_us: float | None = None
+    loop_us: float | None = None
     per: str = ""
     to_echo: float | None = None
     p50_ms: float | None = None

@@ -11,7 +11,7 @@ from functools import partial
 
 import httpx
 
-from benchmarks.accounting import cpu_seconds
+from benchmarks.accounting import Cpu, cpu_seconds, cpu_when_settled
 from benchmarks.load import (
     Tally,
     Target,
@@ -61,16 +61,17 @@ class Bench:
 class _Found:
     """The rounds of one subject in one scenario."""
 
-    cpu: list[float] = field(default_factory=list)
+    cpu: list[tuple[float, float]] = field(default_factory=list)
     ratios: list[float] = field(default_factory=list)
     tallies: list[Tally] = field(default_factory=list)
 
 
-def measure(subject: Subject, target: Target, load: Load) -> tuple[Tally, float]:
-    """A load, and the CPU seconds that the subject used for it."""
-    before = cpu_seconds(subject.pid) if subject.pid else 0.0
+def measure(subject: Subject, target: Target, load: Load) -> tuple[Tally, Cpu]:
+    """A load, and the CPU seconds that the subject used for it, to the last row in the ledger."""
+    before = cpu_seconds(subject.pid)
     tally = load(target)
-    return tally, (cpu_seconds(subject.pid) - before if subject.pid else 0.0)
+    after = cpu_when_settled(subject.pid) if subject.service else cpu_seconds(subject.pid)
+    return tally, after - before
 
 
 def compare(
@@ -99,12 +100,12 @@ def compare(
         for subject, target in [(echo, yardstick), *taking_part]:
             tally, cpu = measure(subject, target, load)
             count = tally.events if streamed else tally.completed
-            mine = cpu / count * 1e6 if count else float("nan")
+            mine = cpu.total / count * 1e6 if count else float("nan")
             unit = unit or mine
             one = found[subject.name]
             one.tallies.append(tally)
             if subject.pid:
-                one.cpu.append(mine)
+                one.cpu.append((mine, cpu.loop / count * 1e6 if count else float("nan")))
                 one.ratios.append(mine / unit)
     return [
         _make_row(place, name, one, told, "event" if streamed else "request") for name, one in found.items()
@@ -124,7 +125,8 @@ def _make_row(place: tuple[str, str], name: str, found: _Found, told: str, unit:
         sum(tally.failed for tally in tallies),
         sum(tally.events if unit == "event" else tally.completed for tally in tallies)
         / sum(tally.seconds for tally in tallies),
-        min(found.cpu) if found.cpu else None,
+        min(found.cpu)[0] if found.cpu else None,
+        min(found.cpu)[1] if found.cpu else None,
         unit if found.cpu else "",
         statistics.median(found.ratios) if found.ratios else None,
         statistics.median(percentile(tally.latencies, 0.495) for tally in tallies) * 1e3,
@@ -273,9 +275,9 @@ def measure_mixed(bench: Bench) -> None:
         rate = min(_find_capacity(bench, subject, whole) * _MIXED_SHARE, MOST_RATE)
         counted = subject.pid and "Tokenhub" in subject.name
         before = _mock_stats(bench.upstreams.stream) if counted else {}
-        cpu, began = cpu_seconds(subject.pid) if subject.pid else 0.0, time.monotonic()
+        cpu, began = cpu_seconds(subject.pid), time.monotonic()
         answers, whole_streams, left = run_fast(_mix(whole, stream, rate, bench.seconds))
-        used = (cpu_seconds(subject.pid) - cpu if subject.pid else 0.0) / (time.monotonic() - began)
+        used = (cpu_seconds(subject.pid) - cpu).total / (time.monotonic() - began)
         notes = [
             f"{whole_streams.completed} whole streams, {left.abandoned} left after {_ABANDON_AFTER} events"
         ]

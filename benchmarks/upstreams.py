@@ -139,6 +139,11 @@ def proxy_servers(ports: Sequence[int], origins: Sequence[int]) -> str:
     )
 
 
+def _quoted(answer: bytes) -> str:
+    """As nginx's configuration wants it between single quotes."""
+    return answer.decode().replace("\\", "\\\\")
+
+
 @contextmanager
 def start_upstreams(folder: Path) -> Iterator[Upstreams]:
     """The upstreams of a run; ended on leaving."""
@@ -154,8 +159,8 @@ def start_upstreams(folder: Path) -> Iterator[Upstreams]:
             _CANNED.format(
                 port=port,
                 headers=_HEADERS,
-                openai=openai_answer(tools=calls).decode(),
-                anthropic=anthropic_answer(tools=calls).decode(),
+                openai=_quoted(openai_answer(tools=calls)),
+                anthropic=_quoted(anthropic_answer(tools=calls)),
             )
             for port, calls in ((text, False), (tools, True))
         )

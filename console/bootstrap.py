@@ -25,11 +25,12 @@ from access.models import ApiKey
 from console.declare import apply_declaration
 from providers.actions import create_endpoint, create_model, create_provider
 from providers.adapters.registry import get_adapter
+from providers.discovery import apply_discovery, discover_models
 from providers.models import Model, Provider
 from snapshots.publish import publish
 from tokenhub.configfile import read_config_file
 from tokenhub.control.actors import Actor
-from tokenhub.core.errors import ConfigurationError, SettingInvalid
+from tokenhub.core.errors import ConfigurationError, SettingInvalid, TokenhubError
 from tokenhub.core.keys import find_key_parts
 from tokenhub.environment import TokenhubSettings
 from usage.actions import set_price
@@ -83,6 +84,7 @@ class Report:
     api_key: str = field(default="", repr=False)
     model: str = ""
     lines: list[str] = field(default_factory=list)
+    vendors: list[Provider] = field(default_factory=list)
 
 
 def run_bootstrap(
@@ -106,6 +108,8 @@ def run_bootstrap(
             config = read_config_file(settings.config, required=False)
             report.lines += apply_declaration(config, actor, Keyring(environment, settings.credentials_dir))
             _ensure_key(actor, settings, report)
+        for provider in report.vendors:
+            _discover(provider, actor, environment, settings, report)
         published = publish("bootstrap", actor)
     if published.failure:
         raise ConfigurationError(f"the configuration can't be published: {published.failure}")
@@ -204,7 +208,7 @@ def _ensure_simulated(actor: Actor, report: Report) -> None:
 
 
 def _ensure_vendors(actor: Actor, environment: Mapping[str, str], report: Report) -> None:
-    """Providers whose usual variables are set. Models are left to the operator.
+    """Providers whose usual variables are set. Which models they have is theirs to tell (`_discover`).
 
     A list of names and prices shipped with the code is wrong on the day a vendor changes it, and a wrong price is
     worse than none: unpriced calls are counted as such.
@@ -214,7 +218,8 @@ def _ensure_vendors(actor: Actor, environment: Mapping[str, str], report: Report
             provider = create_provider(actor, name=name, kind=kind, label=label)
             create_endpoint(actor, provider=provider, url=get_adapter(kind).default_origin)
             create_credential(actor, provider=provider, name=variable, source="env", reference=variable)
-            report.lines.append(f"+ provider {name}, with the key in {variable}; it has no models yet")
+            report.vendors.append(provider)
+            report.lines.append(f"+ provider {name}, with the key in {variable}")
     _ensure_vllm(actor, environment, report)
 
 
@@ -230,7 +235,31 @@ def _ensure_vllm(actor: Actor, environment: Mapping[str, str], report: Report) -
         )
     else:
         create_credential(actor, provider=provider, name="none", source="none")
-    report.lines.append(f"+ provider vllm at {url}; it has no models yet")
+    report.vendors.append(provider)
+    report.lines.append(f"+ provider vllm at {url}")
+
+
+def _discover(
+    provider: Provider,
+    actor: Actor,
+    environment: Mapping[str, str],
+    settings: TokenhubSettings,
+    report: Report,
+) -> None:
+    """Takes over every model of a provider that was just made, so that it can be called at once. Outside of any transaction:
+    nothing waits for a vendor with the database locked. A vendor that can't be asked is told, and no reason not to start.
+    """
+    keyring = Keyring(environment, settings.credentials_dir)
+    try:
+        diff = discover_models(provider, keyring=keyring)
+        count = apply_discovery(actor, diff, [model.upstream_name for model in diff.new])
+    except TokenhubError as error:
+        report.lines.append(
+            f"note: the models of {provider.name} could not be listed ({error.message}); "
+            "discover them in the admin, or declare them"
+        )
+        return
+    report.lines.append(f"+ {count} models of {provider.name}, without prices until they are entered")
 
 
 def _ensure_key(actor: Actor, settings: TokenhubSettings, report: Report) -> None:

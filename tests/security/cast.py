@@ -46,6 +46,7 @@ def make_service(folder: Path, canaries: Canaries) -> Service:
     """An installation, not started, whose every secret is a canary; one credential lies in a file."""
     credentials = folder / "credentials"
     credentials.mkdir(parents=True)
+    (folder / "service" / "data").mkdir(parents=True)
     (credentials / "anthropic").write_text(canaries.slots["anthropic-credential"] + "\n")
     service = Service(
         folder / "service",
