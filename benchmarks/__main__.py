@@ -55,7 +55,7 @@ def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", default=",".join(SECTIONS), help=f"sections: {', '.join(SECTIONS)}")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of one measurement (3)")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of the main scenarios (3)")
+    parser.add_argument("--rounds", type=int, default=2, help="rounds of the main scenarios (2)")
     cache = os.environ.get("TOKENHUB_BENCH_PEERS", str(ROOT / "var" / "bench"))
     parser.add_argument(
         "--peers", type=Path, default=Path(cache), help="folder in which the peers are installed"

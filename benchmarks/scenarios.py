@@ -34,6 +34,8 @@ _OPEN_SHARE = 0.5
 _MIXED_SHARE = 0.25
 _MIXED_STREAMS = 16
 _ABANDON_AFTER = 10
+_WARMING_SECONDS = 0.3
+_WARMING_CALLERS = 4
 
 Load = Callable[[Target], Tally]
 
@@ -95,6 +97,9 @@ def compare(
     yardstick = echo.target("stream" if streamed else "text")
     assert yardstick is not None
     found = {subject.name: _Found() for subject, _ in [(echo, yardstick), *taking_part]}
+    for _, target in taking_part:
+        # The first call of a path may build or load what the others then use; LiteLLM's takes a second.
+        _closed(target, _WARMING_SECONDS, _WARMING_CALLERS)
     for _ in range(rounds or bench.rounds):
         unit = 0.0
         for subject, target in [(echo, yardstick), *taking_part]:

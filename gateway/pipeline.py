@@ -136,7 +136,9 @@ class Pipeline:
             self._plans.clear()
         plan = self._plans.get((exchange.key.id, features))
         if plan is None:
-            plan = self._plans[exchange.key.id, features] = make_plan(exchange.snapshot, exchange.key, features)
+            plan = self._plans[exchange.key.id, features] = make_plan(
+                exchange.snapshot, exchange.key, features
+            )
         return plan
 
     def _caller_gone(self, exchange: Exchange) -> None:

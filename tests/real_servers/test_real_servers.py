@@ -25,7 +25,10 @@ PARAMETERS = {
     "required": ["celsius"],
     "additionalProperties": False,
 }
-TOOL: Any = {"type": "function", "function": {"name": "get_weather", "parameters": PARAMETERS, "strict": True}}
+TOOL: Any = {
+    "type": "function",
+    "function": {"name": "get_weather", "parameters": PARAMETERS, "strict": True},
+}
 FORCED: Any = {"type": "function", "function": {"name": "get_weather"}}
 FORMAT: Any = {"type": "json_schema", "json_schema": {"name": "answer", "schema": PARAMETERS, "strict": True}}
 LONG = "word " * 40_000

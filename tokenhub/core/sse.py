@@ -50,7 +50,12 @@ class EventReader:
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that `chunk` completes. Raises EventTooLarge."""
         # Providers flush event by event, so mostly a chunk is one event and nothing is left over.
-        if not self._buffer and chunk.endswith(b"\n\n") and chunk.find(b"\n\n") == len(chunk) - 2 and b"\r" not in chunk:
+        if (
+            not self._buffer
+            and chunk.endswith(b"\n\n")
+            and chunk.find(b"\n\n") == len(chunk) - 2
+            and b"\r" not in chunk
+        ):
             return [self._event(chunk)]
         buffer = self._buffer + chunk if self._buffer else chunk
         events: list[Event] = []
@@ -107,7 +112,11 @@ def parse_event(raw: bytes, body: bytes | None = None) -> Event:
         lines = text.count(b"\n")
         if lines == 2 and text.startswith(b"data: "):
             return Event(raw, "", text[6:-2])
-        if lines == 3 and text.startswith(b"event: ") and text.startswith(b"data: ", at := text.find(b"\n") + 1):
+        if (
+            lines == 3
+            and text.startswith(b"event: ")
+            and text.startswith(b"data: ", at := text.find(b"\n") + 1)
+        ):
             return Event(raw, text[7 : at - 1].decode("utf-8", "replace"), text[at + 6 : -2])
     name, data = "", []
     for line in _LINE_END.split(text):
