@@ -83,7 +83,7 @@ class ProviderAdmin(ModelAdmin):
     fieldsets = (
         (None, {"fields": (("name", "label"), "kind", ("enabled", "draining"), "notes")}),
         (
-            "Patience",
+            "Timeouts",
             {
                 "fields": (
                     ("connect_timeout", "first_event_timeout"),

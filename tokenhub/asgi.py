@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import socket
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -44,6 +45,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 LAST_DRAIN_SECONDS = 10.0
+_SWITCH_SECONDS = 0.0005
 _logger = logging.getLogger("tokenhub.wiring")
 
 
@@ -71,6 +73,8 @@ class DataPlane:
                 await self._start()
 
     async def _start(self) -> None:
+        # The drainer and the subscriber are threads that compute; the loop must not wait 5 ms for its turn behind them.
+        sys.setswitchinterval(_SWITCH_SECONDS)
         options = self._options
         host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:40] or "local"
         folder = options.data_dir / "journal"
