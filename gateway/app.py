@@ -136,7 +136,7 @@ class Gateway:
             )
             answer_headers: Headers = [
                 (b"content-type", b"application/json"),
-                (b"x-tokenhub-request-id", exchange.request_id.encode()),
+                *exchange.identity(),
                 (b"x-tokenhub-revision", b"%d" % snapshot.revision),
             ]
             await exchange.answer(200, answer_headers, b"" if scope["method"] == "HEAD" else body)
@@ -207,9 +207,7 @@ async def _send_error(exchange: Exchange, error: TokenhubError) -> None:
         return
     headers: Headers = [
         (b"content-type", b"application/json"),
-        (b"x-tokenhub-request-id", exchange.request_id.encode()),
-        (b"x-request-id", exchange.request_id.encode()),
-        (b"request-id", exchange.request_id.encode()),
+        *exchange.identity(),
         (b"x-tokenhub-attempts", b"%d" % exchange.attempts),
     ]
     if error.retry_after is not None:

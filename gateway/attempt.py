@@ -305,7 +305,7 @@ class Attempts:
         """The answer's headers, with what is known by now."""
         headers = [
             (b"content-type", content_type),
-            (b"x-tokenhub-request-id", exchange.request_id.encode()),
+            *exchange.identity(),
             (b"x-request-id", exchange.request_id.encode()),
             (b"request-id", exchange.request_id.encode()),
             (b"x-tokenhub-model", choice.candidate.model.name.encode("latin-1", "replace")),

@@ -78,6 +78,15 @@ class Exchange:
         self.upstream_seconds = 0.0
         self.interruption: Interruption = ""
 
+    def identity(self) -> Headers:
+        """The request's id, under our name and under the ones that OpenAI's and Anthropic's clients look for."""
+        request_id = self.request_id.encode()
+        return [
+            (b"x-tokenhub-request-id", request_id),
+            (b"x-request-id", request_id),
+            (b"request-id", request_id),
+        ]
+
     def get_call(self) -> ChatCall:
         """The request as a ChatCall, read once however many targets need it. Raises InvalidRequest."""
         if self._call is None:

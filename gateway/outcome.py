@@ -39,9 +39,7 @@ async def _pass_on(exchange: Exchange, failure: Failure) -> None:
         return
     headers: Headers = [
         (b"content-type", b"application/json"),
-        (b"x-tokenhub-request-id", exchange.request_id.encode()),
-        (b"x-request-id", exchange.request_id.encode()),
-        (b"request-id", exchange.request_id.encode()),
+        *exchange.identity(),
         (b"x-tokenhub-attempts", b"%d" % exchange.attempts),
         (b"x-tokenhub-revision", b"%d" % exchange.snapshot.revision),
         # The official clients retry on their own; they need not where the request itself is wrong.

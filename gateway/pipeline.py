@@ -159,7 +159,7 @@ class Pipeline:
             200,
             [
                 (b"content-type", b"application/json"),
-                (b"x-tokenhub-request-id", exchange.request_id.encode()),
+                *exchange.identity(),
                 (b"x-tokenhub-reason", b"estimated"),
                 (b"x-tokenhub-revision", b"%d" % exchange.snapshot.revision),
             ],

@@ -57,7 +57,8 @@ def write_failure(failure: Failure, request_id: str) -> bytes:
     else:
         kind = "api_error" if failure.kind == "credential" else "invalid_request_error"
     message = failure.message
-    if failure.kind == "context_overflow" and TOO_LONG not in message.lower():
+    # Where the answer asked for is too long, shortening the history would not help.
+    if failure.kind == "context_overflow" and TOO_LONG not in message.lower() and "max_tokens" not in message:
         message = f"{TOO_LONG}: {message}"
     return encode_json(_wrap(kind, message, failure.code or failure.kind, failure.param, request_id))
 

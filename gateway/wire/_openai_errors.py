@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ _CODES: Mapping[FailureKind, str] = {
     "content_filter": "content_filter",
     "credential": "provider_credential_refused",
 }
+_CODE = re.compile(r"[a-z][a-z0-9_.-]*")
+"""What a code looks like; some providers put prose or a number in its place."""
 _MAX_DEPTH = 6
 
 
@@ -36,7 +39,8 @@ def choose_type(status: int) -> str:
 def write_error(error: TokenhubError, request_id: str) -> bytes:
     """An error of ours: message, type, param and code as OpenAI's; the request id, hint and details beside them."""
     body: dict[str, Any] = {
-        "message": error.message,
+        # The official clients show the message alone, so the mend stands in it.
+        "message": f"{error.message} ({error.hint})" if error.hint else error.message,
         "type": choose_type(error.status),
         "param": error.param,
         "code": error.code,
@@ -51,7 +55,9 @@ def write_error(error: TokenhubError, request_id: str) -> bytes:
 
 def write_failure(failure: Failure, request_id: str) -> bytes:
     """A provider's failure. Of a refused credential the caller learns no more than that: it is the operator's."""
-    message, code = failure.message, _CODES.get(failure.kind) or failure.code or "provider_error"
+    message, code = failure.message, _CODES.get(failure.kind) or failure.code
+    if not _CODE.fullmatch(code):
+        code = "provider_error"
     kind = choose_type(failure.status)
     if failure.kind == "credential":
         message, kind = "the provider refused the gateway's credential", "server_error"

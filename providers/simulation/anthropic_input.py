@@ -111,18 +111,10 @@ def _message(call: Call, index: int, message: object) -> Json:
     if not isinstance(message, Mapping):
         raise refuse(f"messages.{index}: Input should be a valid dictionary or object to extract fields from")
     role = message.get("role")
-    roles = (
-        ("user", "assistant", "system") if call.version == SAMPLING_FREE_VERSION else ("user", "assistant")
-    )
     if role is None:
         raise refuse(f"messages.{index}.role: Field required")
-    if role not in roles:
-        if role == "system":
-            raise refuse(
-                'messages: Unexpected role "system". The Messages API accepts a top-level `system` '
-                "parameter, not "
-                '"system" as an input message role.'
-            )
+    # System messages in mid-conversation are a beta of 2023-06-01 and plain in the next version; Claude Code sends them.
+    if role not in ("user", "assistant", "system"):
         raise refuse(f"messages.{index}.role: Input should be 'user' or 'assistant'")
     if "content" not in message:
         raise refuse(f"messages.{index}.content: Field required")

@@ -109,6 +109,7 @@ class Trap:
     caller_answers: dict[str, str] = field(default_factory=dict)
     failed_calls: set[str] = field(default_factory=set)
     operator_answers: dict[str, str] = field(default_factory=dict)
+    _sinks: dict[str, str] = field(default_factory=dict)
 
     def spring(self) -> None:
         """Drives every error path there is, as a caller and as an operator."""
@@ -121,12 +122,14 @@ class Trap:
 
     def sinks(self) -> dict[str, str]:
         """Everything that a secret could have ended up in, by name; whole texts."""
-        return {
-            "log": self.service.log_path.read_text(errors="replace"),
-            "database": self._dump(),
-            **{f"file {path}": text for path, text in self._files().items()},
-            **{f"operator {name}": text for name, text in self.operator_answers.items()},
-        }
+        if not self._sinks:
+            self._sinks = {
+                "log": self.service.log_path.read_text(errors="replace"),
+                "database": self._dump(),
+                **{f"file {path}": text for path, text in self._files().items()},
+                **{f"operator {name}": text for name, text in self.operator_answers.items()},
+            }
+        return self._sinks
 
     def _call_everything(self) -> None:
         texts = [{"role": "user", "content": self.canaries.prompt}]
@@ -192,12 +195,11 @@ class Trap:
 
     def _read_pages(self) -> None:
         with self.service.administrator() as person:
-            for page in ("", "usage/usagerecord/", "vault/auditentry/", "providers/provider/", "access/apikey/"):
-                self.operator_answers[f"page {page}"] = person.page(f"/admin/{page}")
-            rows = self.service.sql("SELECT id FROM usage_usagerecord WHERE outcome <> 'completed' ORDER BY id")
-            for row in rows[:: max(1, len(rows) // 8)]:
-                page = f"usage/usagerecord/{row['id']}/change/"
-                self.operator_answers[f"page {page}"] = person.page(f"/admin/{page}")
+            self.operator_answers["page of usage"] = person.page("/admin/usage/usagerecord/")
+            for model in ("openai-hostile-quotes-500", "anthropic-hostile-breaks-late"):
+                row = self.service.sql("SELECT id FROM usage_usagerecord WHERE model = ?", model)[0]
+                page = person.page(f"/admin/usage/usagerecord/{row['id']}/change/")
+                self.operator_answers[f"page of {model}"] = page
 
     def _dump(self) -> str:
         path = self.service.data_dir / "tokenhub.sqlite3"

@@ -1,11 +1,12 @@
-"""The sprung trap, shared by the canary suite."""
+"""Fixtures of the security tests: the sprung trap, and a well-behaved provider."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from providers.mock import MockProvider
 from tests.security.cast import Canaries, Trap, declare, make_service
 from tests.security.hostile import HostileProvider
 
@@ -20,3 +21,10 @@ def trap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trap]:
         sprung = Trap(service, hostile, canaries)
         sprung.spring()
         yield sprung
+
+
+@pytest.fixture
+async def mock() -> AsyncIterator[MockProvider]:
+    """A mock provider that speaks every vendor's format."""
+    async with MockProvider() as provider:
+        yield provider

@@ -34,8 +34,7 @@ class HostileProvider:
         self.bodies: list[bytes] = []
         self.fail_listing = False
         handler = type("Handler", (_Handler,), {"provider": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
+        self._server = _QuietServer(("127.0.0.1", 0), handler)
         self.port = int(self._server.server_address[1])
         self.origin = f"http://127.0.0.1:{self.port}"
 
@@ -48,6 +47,13 @@ class HostileProvider:
     ) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+class _QuietServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing of callers that hang up, as the gateway does on what it does not want to read."""
 
 
 class _Handler(BaseHTTPRequestHandler):
