@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -55,7 +56,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves Claude Code out unless it is asked for by name."""
+    """Leaves Claude Code out unless it is asked for by name; keeps what shares an installation in one test process."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here) and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group("e2e"))
     if "claude_code" in config.getoption("markexpr"):
         return
     left_out = [item for item in items if item.get_closest_marker("claude_code")]

@@ -32,7 +32,10 @@ models:
   - {{provider: mock, name: work, upstream_name: model, weight: 5, price: {{input: "2.50", output: "10"}}}}
 """
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.xdist_group("crashes"),
+]  # one after the other, however many test processes
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

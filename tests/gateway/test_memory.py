@@ -31,7 +31,11 @@ class Flood:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
         head = await reader.readuntil(b"\r\n\r\n")
-        length = next(int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length"))
+        length = next(
+            int(line.split(b":")[1])
+            for line in head.split(b"\r\n")
+            if line.lower().startswith(b"content-length")
+        )
         await reader.readexactly(length)
         writer.write(HEAD)
         batch = EVENT * 16
@@ -65,7 +69,9 @@ async def flooded(size: int, folder: Path) -> AsyncIterator[tuple[RunningGateway
 async def ask(gateway: RunningGateway, key: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Sends a streaming request on a bare socket with a small receive buffer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port, limit=MEGABYTE)
-    body = json.dumps({"model": "work", "messages": [{"role": "user", "content": "hi"}], "stream": True}).encode()
+    body = json.dumps(
+        {"model": "work", "messages": [{"role": "user", "content": "hi"}], "stream": True}
+    ).encode()
     writer.write(
         b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %b\r\nconnection: close\r\n"
         b"content-length: %d\r\n\r\n%b" % (key.encode(), len(body), body)

@@ -34,7 +34,13 @@ class Canaries:
     slots: dict[str, str] = field(
         default_factory=lambda: {
             name: a_secret(name)
-            for name in ("openai-credential", "anthropic-credential", "metrics-token", "secret-key", "key-pepper")
+            for name in (
+                "openai-credential",
+                "anthropic-credential",
+                "metrics-token",
+                "secret-key",
+                "key-pepper",
+            )
         }
     )
     prompt: str = field(default_factory=lambda: a_secret("prompt"))
@@ -82,9 +88,7 @@ def declare(hostile: HostileProvider) -> str:
     for kind in KINDS:
         for place, origin in places.items():
             name = f"{kind}-{place}"
-            providers += (
-                f'  - {{name: {name}, kind: {kind}, endpoints: ["{origin}"], credentials: [{credentials[kind]}]}}\n'
-            )
+            providers += f'  - {{name: {name}, kind: {kind}, endpoints: ["{origin}"], credentials: [{credentials[kind]}]}}\n'
             for upstream in MODELS if place == "hostile" else ("any",):
                 models += (
                     f"  - {{provider: {name}, name: {name}-{upstream}, upstream_name: {upstream},"
@@ -140,7 +144,9 @@ class Trap:
                     for stream in (False, True):
                         body = {"model": model, "messages": texts, "max_tokens": 9, "stream": stream}
                         answer = client.post(
-                            path, json=body, headers={**headers, "authorization": f"Bearer {self.service.key}"}
+                            path,
+                            json=body,
+                            headers={**headers, "authorization": f"Bearer {self.service.key}"},
                         )
                         name = f"{path} {model} stream={stream}"
                         self.caller_answers[name] = f"{answer.headers!r}\n{answer.text}"
@@ -185,7 +191,16 @@ class Trap:
                     for act in ("test", "discover"):
                         answer = api.post(f"providers/{provider['id']}/{act}")
                         self.operator_answers[f"{act} {provider['name']} {fails}"] = answer.text
-            for page in ("schema", "docs", "audit", "usage", "credentials", "api-keys", "admin-tokens", "workers"):
+            for page in (
+                "schema",
+                "docs",
+                "audit",
+                "usage",
+                "credentials",
+                "api-keys",
+                "admin-tokens",
+                "workers",
+            ):
                 self.operator_answers[page] = api.get(page, params={"page_size": 500}).text
             revision = api.get("revisions").json()["results"][0]["revision"]
             self.operator_answers["revision"] = api.get(f"revisions/{revision}").text

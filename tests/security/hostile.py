@@ -93,7 +93,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif model == "encoded":
             self._send(200, quote, "application/json", **{"content-encoding": "gzip"})
         elif model == "cut-off":
-            self.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 9999\r\n\r\n")
+            self.wfile.write(
+                b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 9999\r\n\r\n"
+            )
             self.wfile.write(quote.encode())
             self.close_connection = True
         else:
@@ -139,7 +141,14 @@ class _Handler(BaseHTTPRequestHandler):
             choice = {"index": 0, "delta": {"role": "assistant", "content": self.provider.answer}}
             return [("", {"id": "c", "object": "chat.completion.chunk", "model": "m", "choices": [choice]})]
         usage = {"input_tokens": 3, "output_tokens": 1}
-        message = {"id": "m", "type": "message", "role": "assistant", "model": "m", "content": [], "usage": usage}
+        message = {
+            "id": "m",
+            "type": "message",
+            "role": "assistant",
+            "model": "m",
+            "content": [],
+            "usage": usage,
+        }
         text = {"type": "text_delta", "text": self.provider.answer}
         return [
             ("message_start", {"type": "message_start", "message": message}),
@@ -153,7 +162,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _end(self) -> list[tuple[str, Any]]:
         if not self._is_anthropic():
             last = {"id": "c", "object": "chat.completion.chunk", "model": "m"}
-            return [("", {**last, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}), ("", "[DONE]")]
+            return [
+                ("", {**last, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}),
+                ("", "[DONE]"),
+            ]
         delta = {"stop_reason": "end_turn"}
         return [
             ("content_block_stop", {"type": "content_block_stop", "index": 0}),

@@ -32,7 +32,9 @@ def holders(sinks: dict[str, str], canary: str) -> list[str]:
 def test_the_trap_works(trap: Trap) -> None:
     """The providers got the canaries, failed as they should, and their failures came through."""
     assert set(SLOTS) == set(trap.canaries.slots)
-    assert sum(trap.canaries.prompt.encode() in body for body in trap.hostile.bodies) >= len(list_models()) * 3
+    assert (
+        sum(trap.canaries.prompt.encode() in body for body in trap.hostile.bodies) >= len(list_models()) * 3
+    )
     assert len(trap.failed_calls) > len(list_models()) * 2
     good = trap.caller_answers["/v1/chat/completions openai-hostile-good stream=True"]
     assert trap.canaries.answer in good
@@ -51,9 +53,7 @@ def test_no_sink_holds_a_secret(trap: Trap, slot: str) -> None:
 @pytest.mark.parametrize("slot", SLOTS)
 def test_no_caller_is_told_a_secret(trap: Trap, slot: str) -> None:
     """A whole good answer is the provider's own text; errors are ours to tell."""
-    errors = {
-        name: text for name, text in trap.caller_answers.items() if "told-names" not in name
-    }
+    errors = {name: text for name, text in trap.caller_answers.items() if "told-names" not in name}
     assert holders(errors, trap.canaries.slots[slot]) == []
 
 

@@ -59,7 +59,9 @@ async def ask(gateway: RunningGateway, key: str, **more: Any) -> tuple[int, byte
     return int(head.split(b" ")[1]), rest
 
 
-async def test_bodies_that_are_announced_but_not_sent_keep_nobody_out(mock: MockProvider, tmp_path: Path) -> None:
+async def test_bodies_that_are_announced_but_not_sent_keep_nobody_out(
+    mock: MockProvider, tmp_path: Path
+) -> None:
     snapshot, key = one_model(mock.port)
     async with running_gateway(snapshot, tmp_path) as gateway, contextlib.AsyncExitStack() as held:
         for _ in range(20):
@@ -178,7 +180,9 @@ def test_a_translation_costs_in_proportion_to_its_messages(kind: str) -> None:
 
 
 async def test_a_stream_without_content_is_cut_at_the_limit_of_answers(tmp_path: Path) -> None:
-    event = b'data: {"id":"c","choices":[{"index":0,"delta":{"role":"assistant"},"pad":"%b"}]}\n\n' % (b"x" * 60_000)
+    event = b'data: {"id":"c","choices":[{"index":0,"delta":{"role":"assistant"},"pad":"%b"}]}\n\n' % (
+        b"x" * 60_000
+    )
 
     async def endless(connection: RawConnection) -> None:
         await connection.request()

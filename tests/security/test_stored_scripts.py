@@ -27,12 +27,19 @@ pytestmark = [
 
 PAYLOADS = (
     "<script>window.owned=1</script><img src=x onerror=window.owned=2>",
-    "\"><svg onload=window.owned=3><b x-data x-init=\"window.owned=4\">",
+    '"><svg onload=window.owned=3><b x-data x-init="window.owned=4">',
     "' x-init='window.owned=5' x-data='{}' autofocus onfocus='window.owned=6",
     "</script></title></textarea><script>window.owned=7</script>{{ 7*7 }}{% debug %}",
     "javascript:window.owned=8//\u202e\u0000\u2028",
 )
-FOREIGN = ("served_model", "upstream_request_id", "error_detail", "finish_reason", "asked_model", "upstream_model")
+FOREIGN = (
+    "served_model",
+    "upstream_request_id",
+    "error_detail",
+    "finish_reason",
+    "asked_model",
+    "upstream_model",
+)
 
 
 @pytest.fixture
@@ -71,7 +78,9 @@ def test_no_page_runs_what_foreign_servers_wrote(live_server: Any, session: str)
         ran: list[str] = []
         blocked: list[str] = []
         page.on("dialog", lambda dialog: ran.append(dialog.message))
-        page.on("console", lambda said: blocked.append(said.text) if "Content Security" in said.text else None)
+        page.on(
+            "console", lambda said: blocked.append(said.text) if "Content Security" in said.text else None
+        )
         for path in paths:
             answer = page.goto(path)
             assert answer is not None

@@ -107,7 +107,12 @@ async def test_no_second_member_differs_from_the_first_in_case_only(
     provider = a_provider("only", "openai", mock.port)
     key, text = a_key()
     snapshot = a_snapshot(providers=(provider,), models=(a_model(provider, "work"),), keys=(key,))
-    body = {"model": "work", "stream": False, "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
+    body = {
+        "model": "work",
+        "stream": False,
+        "max_tokens": 5,
+        "messages": [{"role": "user", "content": "hi"}],
+    }
     async with running_gateway(snapshot, tmp_path) as gateway, httpx.AsyncClient(timeout=10) as client:
         answer = await client.post(
             f"{gateway.origin}/v1/chat/completions",
