@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from gateway.body import ClientGone
+from gateway.body import SMALL, ClientGone
 from gateway.exchange import Exchange, Headers
 from gateway.health import HealthBoard
 from gateway.outcome import refuse
@@ -102,7 +102,11 @@ class Attempts:
 
     async def _attempt(self, exchange: Exchange, choice: Choice) -> Failure | None:
         """One attempt, one account. None: the caller has been answered."""
-        prepared = self._prepare(exchange, choice)
+        if len(exchange.body.raw) <= SMALL:
+            prepared = self._prepare(exchange, choice)
+        else:
+            # Translating megabytes takes its time; in a thread it shares the interpreter with the other requests.
+            prepared = await asyncio.to_thread(self._prepare, exchange, choice)
         account = self._ledger.open(exchange, choice.target, choice.credential.id)
         account.translated = not prepared.native
         exchange.drain = choice.target.provider.on_disconnect == "drain"

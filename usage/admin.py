@@ -89,7 +89,9 @@ class UsageRecordAdmin(ReadOnlyAdmin):
     @admin.display(description="Request")
     def request_link(self, row: UsageRecord) -> SafeString:
         url = self.url_for("request_page", row.request_id)
-        return format_html('<a class="th-link th-mono" href="{}">{}</a>', url, display.write_short_id(row.request_id))
+        return format_html(
+            '<a class="th-link th-mono" href="{}">{}</a>', url, display.write_short_id(row.request_id)
+        )
 
     @admin.display(description="Started", ordering="started_at")
     def started(self, row: UsageRecord) -> SafeString | str:

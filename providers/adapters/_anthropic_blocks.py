@@ -12,6 +12,7 @@ import binascii
 import hashlib
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -52,17 +53,18 @@ def encode_conversation(messages: Iterable[Message], losses: Losses) -> tuple[li
     their number is bounded.
     """
     system: list[Block] = []
-    turns: list[Block] = []
+    joined: list[_Turn] = []
     for number, message in enumerate(messages):
         if message.name:
             losses.dropped("messages.name")
         if message.role in ("system", "developer"):
-            if turns:
+            if joined:
                 losses.changed("messages.role")
             system.extend(_encode_system(message, losses))
             continue
         role = "assistant" if message.role == "assistant" else "user"
-        _append_turn(turns, role, list(_encode_parts(message.parts, role, f"messages[{number}]", losses)))
+        _append_turn(joined, role, _encode_parts(message.parts, role, f"messages[{number}]", losses))
+    turns = [turn.finish() for turn in joined]
     if not turns and system:
         # A call of system text alone is legal elsewhere; here somebody has to ask.
         losses.changed("messages.role")
@@ -117,15 +119,25 @@ def _encode_system(message: Message, losses: Losses) -> Iterable[Block]:
             yield {"type": "text", "text": part.text, **encode_cache(part.cache)}
 
 
-def _append_turn(turns: list[Block], role: str, blocks: list[Block]) -> None:
-    """Adds blocks to the last turn of the same role, or as a new one; tool results go to the front."""
-    if not blocks:
-        return
-    if not turns or turns[-1]["role"] != role:
-        turns.append({"role": role, "content": []})
-    content = turns[-1]["content"] + blocks
-    results = [block for block in content if block["type"] == "tool_result"]
-    turns[-1]["content"] = results + [block for block in content if block["type"] != "tool_result"]
+@dataclass(slots=True)
+class _Turn:
+    """One turn under construction. Tool results go to its front, so they are kept apart until it is complete."""
+
+    role: str
+    results: list[Block] = field(default_factory=list)
+    others: list[Block] = field(default_factory=list)
+
+    def finish(self) -> Block:
+        return {"role": self.role, "content": self.results + self.others}
+
+
+def _append_turn(turns: list[_Turn], role: str, blocks: Iterable[Block]) -> None:
+    """Adds blocks to the last turn of the same role, or as a new one. Linear however many messages join one turn."""
+    for block in blocks:
+        if not turns or turns[-1].role != role:
+            turns.append(_Turn(role))
+        turn = turns[-1]
+        (turn.results if block["type"] == "tool_result" else turn.others).append(block)
 
 
 def _trim_prefill(turns: list[Block], losses: Losses) -> None:

@@ -63,14 +63,14 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Says nothing."""
 
-    def do_GET(self) -> None:  # noqa: N802 - the base class's name
+    def do_GET(self) -> None:
         """The list of models, or a refusal that quotes the credential."""
         if self.provider.fail_listing:
             self._refuse(500, f"listing failed for {self._key()}")
         else:
             self._send(200, json.dumps({"data": [{"id": name} for name in MODELS]}))
 
-    def do_POST(self) -> None:  # noqa: N802 - the base class's name
+    def do_POST(self) -> None:
         """One call, misbehaving as its model's name says."""
         raw = self.rfile.read(int(self.headers.get("content-length", "0")))
         self.provider.bodies.append(raw)
