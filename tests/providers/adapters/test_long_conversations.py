@@ -10,7 +10,7 @@ from providers.adapters.registry import get_adapter
 from tests.builders import a_model, a_provider
 from tokenhub.core.chat import ChatCall, Message, Part, TextPart, ToolCallPart, ToolResultPart
 
-MANY = 60_000
+MANY = 60_001
 """At a squared cost this many would take the better part of an hour."""
 
 
@@ -27,7 +27,7 @@ def test_every_message_arrives_however_many(kind: str, shape: str) -> None:
 
 
 def conversation(shape: str) -> list[Message]:
-    """Messages that hold `word-0` to `word-59999` once each."""
+    """Messages that hold `word-0` to `word-60000` once each."""
     if shape == "tool calls":
         calls: list[Part] = [ToolCallPart(f"call_{number}", "tool", "{}") for number in range(MANY)]
         results: list[Part] = [
