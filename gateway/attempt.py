@@ -94,6 +94,8 @@ class Attempts:
             failure = await self._attempt(exchange, choice)
             if failure is None:
                 return
+            if exchange.disconnected:
+                raise ClientGone  # It was drained for its usage alone; another attempt would be paid for nobody.
             failures.append((choice, failure))
             if not failure.retry_elsewhere:
                 break
@@ -110,18 +112,22 @@ class Attempts:
         account = self._ledger.open(exchange, choice.target, choice.credential.id)
         account.translated = not prepared.native
         exchange.drain = choice.target.provider.on_disconnect == "drain"
-        relay = self._make_relay(exchange, choice, prepared, account) if exchange.stream else None
+        relay: StreamRelay | None = None
         endpoint_id = choice.target.endpoint.id
         self._board.enter(endpoint_id)
         exchange.began_at = exchange.received_at = self._clock()
         try:
+            if exchange.stream:
+                relay = self._make_relay(exchange, choice, prepared, account)
             failure = await self._exchange_bytes(exchange, choice, prepared, account, relay)
         except asyncio.CancelledError:
             failure = await self._interrupted(exchange, choice, account, relay)
             if failure is None:
                 raise
         except BaseException:
-            account.close("failed", NOTHING_USED, error_class="internal")
+            # Whatever broke on our side: the provider generated what was relayed, and bills it.
+            used = relay.usage() if relay is not None and relay.committed else NOTHING_USED
+            account.close("failed", used, error_class="internal")
             raise
         finally:
             self._board.leave(endpoint_id)
@@ -239,10 +245,15 @@ class Attempts:
         """A whole answer: checked, accounted, then sent."""
         try:
             usage, finish, model = choice.adapter.read_answer(prepared.operation, body)
-            out = body if prepared.native else self._translate(exchange, choice, body)
         except ValueError:
             return _close_failed(account, choice.adapter.classify(200, headers, body))
         account.served_model = model
+        try:
+            out = body if prepared.native else self._translate(exchange, choice, body)
+        except ValueError:
+            # No answer for this caller, but the provider told what it bills.
+            failure = choice.adapter.classify(200, headers, body)
+            return _close_failed(account, failure, usage=usage or NOTHING_USED)
         account.first_content_at = exchange.received_at
         if usage is None:
             usage = self._estimate(exchange, account, len(body))
@@ -277,7 +288,8 @@ class Attempts:
         if relay is not None and relay.committed:
             relay.settle("cancelled", disconnected=why == "disconnect")
         else:
-            account.close("cancelled", self._estimate(exchange, account, 0), disconnected=why == "disconnect")
+            used = relay.usage() if relay is not None else self._estimate(exchange, account, 0)
+            account.close("cancelled", used, disconnected=why == "disconnect")
         if why == "disconnect":
             raise ClientGone
         return None
@@ -310,8 +322,6 @@ class Attempts:
         headers = [
             (b"content-type", content_type),
             *exchange.identity(),
-            (b"x-request-id", exchange.request_id.encode()),
-            (b"request-id", exchange.request_id.encode()),
             (b"x-tokenhub-model", choice.candidate.model.name.encode("latin-1", "replace")),
             (b"x-tokenhub-provider", choice.candidate.provider.name.encode("latin-1", "replace")),
             (b"x-tokenhub-attempts", b"%d" % exchange.attempts),
@@ -355,11 +365,13 @@ def _running_deadline(fault: UpstreamFault, timeouts: TimeoutsSpec) -> tuple[str
     )
 
 
-def _close_failed(account: Account, failure: Failure, status: int | None = None) -> Failure:
+def _close_failed(
+    account: Account, failure: Failure, status: int | None = None, usage: Usage = NOTHING_USED
+) -> Failure:
     """Closes the account of an attempt that gave nothing. `status` 0: the provider sent none."""
     account.close(
         "failed",
-        NOTHING_USED,
+        usage,
         status=failure.status if status is None else status,
         error_class=failure.kind,
         error_detail=failure.message,

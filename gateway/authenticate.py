@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from tokenhub.core.errors import AuthenticationFailed, PermissionDenied
-from tokenhub.core.keys import digest_key, find_key_parts
+from tokenhub.core.keys import KEY_LENGTH, digest_key, find_key_parts
 from tokenhub.core.specs import KeySpec, Snapshot
 
 _NO_DIGEST = "0" * 64
@@ -45,7 +45,8 @@ def authenticate(
 ) -> KeySpec:
     """The key of a request. Raises AuthenticationFailed; the message never repeats what was sent."""
     presented = find_presented_key(headers, query)
-    parts = _find_parts(presented)
+    # The length first: what is remembered of strangers must be small, however long their headers are.
+    parts = _find_parts(presented) if len(presented) == KEY_LENGTH else None
     if parts is None or parts.prefix != "thk":
         raise AuthenticationFailed(
             "the API key is malformed or mistyped (its checksum does not match)", hint=_HINT

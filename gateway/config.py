@@ -24,4 +24,3 @@ class GatewayConfig:
     metrics_token: str = field(default="", repr=False)
     metrics_allow: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     journal_sync_interval: float = 0.05
-    snapshot_max_age: float = 0.0

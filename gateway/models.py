@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -73,7 +74,8 @@ def _anthropic_model(snapshot: Snapshot, name: str) -> dict[str, Any]:
 def _anthropic_page(snapshot: Snapshot, names: list[str], query: bytes) -> dict[str, Any]:
     asked = {name: values[-1] for name, values in parse_qs(query.decode("latin-1")).items()}
     text = asked.get("limit", "20")
-    if not text.isdigit() or not 1 <= int(text) <= _MOST:
+    # At most four ASCII digits: `isdigit` takes "²", and `int` refuses thousands of digits, each with a ValueError.
+    if re.fullmatch(r"[0-9]{1,4}", text) is None or not 1 <= int(text) <= _MOST:
         raise InvalidRequest(f"limit must be a whole number from 1 to {_MOST}", param="limit")
     if "after_id" in asked:
         names = [name for name in names if name > asked["after_id"]]

@@ -35,6 +35,9 @@ NEEDS: Mapping[Operation, frozenset[str]] = {
 }
 """What a model must be able to do to serve each operation."""
 
+_STREAMED = frozenset(NEEDS) - {Operation.OPENAI_EMBEDDINGS, Operation.ANTHROPIC_COUNT_TOKENS}
+"""The operations whose answers can stream; elsewhere a `stream` flag is the provider's to judge."""
+
 _PLANS_KEPT = 4096
 
 
@@ -111,8 +114,8 @@ class Pipeline:
         body = exchange.body.data
         exchange.wire.check(body)
         exchange.asked = body["model"]
-        exchange.stream = body.get("stream") is True
         operation = exchange.wire.operation
+        exchange.stream = body.get("stream") is True and operation in _STREAMED
         plan = self._plan(exchange, Features(exchange.asked, NEEDS[operation]))
         exchange.reason = plan.reason
         if operation is Operation.ANTHROPIC_COUNT_TOKENS and not _counts_itself(plan):

@@ -184,10 +184,9 @@ class StreamRelay:
         """The next bytes, with a heartbeat to the caller where the provider's setting asks for one."""
         while True:
             left = until - self._clock()
-            if left <= 0:
-                raise UpstreamTimeout("read")
             if self.heartbeat >= left:
-                return await response.read(left)
+                # Also when the time is over: what came while the caller was slow is no silence of the provider.
+                return await response.read(max(0.0, left))
             try:
                 return await response.read(self.heartbeat)
             except UpstreamTimeout:
@@ -200,8 +199,8 @@ class StreamRelay:
             while not (await asyncio.wait({task}, timeout=self.heartbeat))[0]:
                 await self._beat()
             return task.result()
-        except asyncio.CancelledError:
-            # `wait` leaves its task running; the upstream call must not outlive the caller.
+        except BaseException:
+            # Cancelled, or the caller can't be written to. `wait` leaves its task running; it must not outlive the caller.
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError, UpstreamFault):
                 (await task).close()

@@ -87,9 +87,10 @@ class _Session:
             )
             return True
         if "key" in asked:
-            self._headers.append(
-                (b"authorization", b"Bearer " + str(asked["key"]).encode("latin-1", "replace"))
-            )
+            # In place of the one before: headers that stand twice are refused, and a list of them would only grow.
+            key = b"Bearer " + str(asked["key"]).encode("latin-1", "replace")
+            kept = [pair for pair in self._headers if pair[0] == b"anthropic-version"]
+            self._headers = [*kept, (b"authorization", key)]
             return await self._check_key()
         return await self._start_or_cancel(asked)
 
@@ -138,14 +139,16 @@ class _Session:
 
     def _start(self, call_id: str, asked: dict[str, Any]) -> None:
         path, body = asked.get("path", "/v1/chat/completions"), asked.get("body")
-        call = _Call(self._send, call_id, msgspec.json.encode(body))
+        content = msgspec.json.encode(body)
+        length = b"%d" % len(content)  # The pipeline bounds the bytes of all bodies that are under way by it.
+        call = _Call(self._send, call_id, content)
         self._calls[call_id] = call
         scope = {
             "type": "http",
             "method": "POST",
             "path": path if isinstance(path, str) else "",
             "query_string": self._query,
-            "headers": [*self._headers, (b"content-type", b"application/json")],
+            "headers": [*self._headers, (b"content-type", b"application/json"), (b"content-length", length)],
             "client": self._client,
         }
         call.task = asyncio.create_task(self._gateway(scope, call.receive, call.send))
