@@ -12,10 +12,9 @@ from rest_framework.authentication import BaseAuthentication, get_authorization_
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
-from access.models import AdminToken
+from access.pepper import find_admin_token
 from tokenhub.control.actors import ADMIN_SCOPES, Actor
 from tokenhub.control.callers import Grant, Machine, address_of
-from tokenhub.core.keys import digest_key, find_key_parts
 
 REALM = 'Bearer realm="tokenhub-admin"'
 REFUSED = "No such admin token, or it is revoked or expired."
@@ -35,7 +34,7 @@ class AdminTokenAuthentication(BaseAuthentication):
         if matches_bootstrap(presented):
             actor = Actor("bootstrap", "TOKENHUB_ADMIN_TOKEN", address_of(request))
             return Machine("bootstrap"), Grant(actor, frozenset(ADMIN_SCOPES))
-        token = find_admin_token(presented)
+        token = find_admin_token(presented, timezone.now())
         if token is None:
             raise AuthenticationFailed(REFUSED)
         grant = Grant(Actor.from_token(token, address_of(request)), frozenset(token.scopes))
@@ -52,20 +51,6 @@ def matches_bootstrap(presented: str) -> bool:
     if not expected:
         return False
     return hmac.compare_digest(presented.encode(), expected.encode())
-
-
-def find_admin_token(presented: str) -> AdminToken | None:
-    """The live token with this secret. Looked up by its public id, compared as a keyed digest in constant time."""
-    parts = find_key_parts(presented)
-    if parts is None or parts.prefix != "tha":
-        return None
-    token = AdminToken.objects.select_related("user").filter(key_id=parts.key_id).first()
-    if token is None:
-        return None
-    pepper = settings.TOKENHUB.peppers.get(token.pepper_version)
-    if pepper is None or not hmac.compare_digest(digest_key(presented, pepper).hex(), token.digest):
-        return None
-    return token if token.is_live(timezone.now()) else None
 
 
 class AdminTokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]

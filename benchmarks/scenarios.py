@@ -28,7 +28,7 @@ from benchmarks.upstreams import Upstreams
 from benchmarks.workload import Kind
 
 CONCURRENCY = 64
-MOST_RATE = 3000.0
+MOST_RATE = 2000.0
 """What the open loop's client can send in time on one core, with room to spare."""
 _OPEN_SHARE = 0.5
 _MIXED_SHARE = 0.25

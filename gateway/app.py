@@ -24,6 +24,7 @@ from gateway.wire.openai_embeddings import OpenAIEmbeddings
 from gateway.worker import Worker
 from tokenhub.core.errors import (
     AuthenticationFailed,
+    DeadlineExceeded,
     InternalError,
     InvalidRequest,
     MethodNotAllowed,
@@ -94,9 +95,14 @@ class Gateway:
         except TokenhubError as error:
             await _send_error(exchange, error)
         except asyncio.CancelledError:
-            if not exchange.take_interruption():
+            why = exchange.take_interruption()
+            if not why:
                 raise
-            exchange.status = CLIENT_CLOSED
+            if why == "total":
+                # Between two attempts, so that none of them could tell; the caller is still there.
+                await _send_error(exchange, DeadlineExceeded("no answer in time (deadline total)"))
+            else:
+                exchange.status = CLIENT_CLOSED
         except Exception:
             # The last door: whatever slipped through is our fault, told as such, with its trace in the log only.
             _logger.exception("request failed", extra={"request_id": request_id})
@@ -123,6 +129,7 @@ class Gateway:
                 )
             if scope["method"] not in ("GET", "HEAD"):
                 raise MethodNotAllowed(f"{path[:200]} takes GET, not {scope['method']}")
+            _refuse_ambiguous(scope["headers"], headers)
             exchange.snapshot = snapshot = worker.current.get()
             key = authenticate(
                 snapshot, headers, exchange.query, peppers=worker.config.peppers, now=worker.wall()

@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from gateway.body import SMALL, ClientGone
-from gateway.exchange import Exchange, Headers
+from gateway.exchange import Exchange, Headers, header_value
 from gateway.health import HealthBoard
+from gateway.masking import mask_failure, storable_detail
 from gateway.outcome import refuse
 from gateway.relay import NativeSide, Side, StreamRelay, TranslatedSide, asked_limit, failure_of
 from gateway.settle import Account, Ledger, estimate_usage
@@ -134,7 +135,7 @@ class Attempts:
             exchange.upstream_seconds += self._clock() - exchange.began_at
         if failure is not None and relay is not None and relay.committed:
             return None
-        self._tell_board(choice, failure)
+        self._tell_board(choice, failure or (relay.broken if relay is not None else None))
         return failure
 
     def _prepare(self, exchange: Exchange, choice: Choice) -> Prepared:
@@ -218,19 +219,18 @@ class Attempts:
         timeouts = choice.target.provider.timeouts
         if not 200 <= response.status < 300:
             body = await response.read_all(_ERROR_BODY_LIMIT, timeouts.between_events)
-            failure = choice.adapter.classify(response.status, headers, body)
-            return _close_failed(account, failure)
+            return _close_failed(account, _classify(choice, response.status, headers, body))
         if headers.get(b"content-encoding", b"identity") not in (b"identity", b""):
             # We asked for none; relaying it would hide usage and errors from us.
             return _close_failed(
-                account, Failure("transient", 502, "the provider sent an encoded body unasked")
+                account, Failure("transient", 502, "the provider sent an encoded body unasked", ours=True)
             )
         if relay is not None and headers.get(b"content-type", b"").startswith(b"text/event-stream"):
             return await relay.run(response)
         body = await response.read_all(self._max_answer_bytes, timeouts.between_events)
         exchange.received_at = self._clock()
         if relay is not None:
-            return _close_failed(account, choice.adapter.classify(response.status, headers, body))
+            return _close_failed(account, _classify(choice, response.status, headers, body))
         return await self._answer(exchange, choice, prepared, account, headers, body)
 
     async def _answer(
@@ -246,13 +246,13 @@ class Attempts:
         try:
             usage, finish, model = choice.adapter.read_answer(prepared.operation, body)
         except ValueError:
-            return _close_failed(account, choice.adapter.classify(200, headers, body))
+            return _close_failed(account, _classify(choice, 200, headers, body))
         account.served_model = model
         try:
             out = body if prepared.native else self._translate(exchange, choice, body)
         except ValueError:
             # No answer for this caller, but the provider told what it bills.
-            failure = choice.adapter.classify(200, headers, body)
+            failure = _classify(choice, 200, headers, body)
             return _close_failed(account, failure, usage=usage or NOTHING_USED)
         account.first_content_at = exchange.received_at
         if usage is None:
@@ -322,19 +322,17 @@ class Attempts:
         headers = [
             (b"content-type", content_type),
             *exchange.identity(),
-            (b"x-tokenhub-model", choice.candidate.model.name.encode("latin-1", "replace")),
-            (b"x-tokenhub-provider", choice.candidate.provider.name.encode("latin-1", "replace")),
+            (b"x-tokenhub-model", header_value(choice.candidate.model.name)),
+            (b"x-tokenhub-provider", header_value(choice.candidate.provider.name)),
             (b"x-tokenhub-attempts", b"%d" % exchange.attempts),
-            (b"x-tokenhub-reason", exchange.reason.encode("latin-1", "replace")),
+            (b"x-tokenhub-reason", header_value(exchange.reason)),
             (b"x-tokenhub-overhead-ms", b"%.2f" % (exchange.overhead(self._clock()) * 1000)),
             (b"x-tokenhub-revision", b"%d" % exchange.snapshot.revision),
         ]
         if exchange.stream:
             headers += ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
         if exchange.losses:
-            headers.append(
-                (b"x-tokenhub-translation", ", ".join(exchange.losses).encode("latin-1", "replace")[:4000])
-            )
+            headers.append((b"x-tokenhub-translation", header_value(", ".join(exchange.losses))[:4000]))
         return headers
 
     def _origin(self, endpoint: EndpointSpec) -> Origin:
@@ -365,6 +363,10 @@ def _running_deadline(fault: UpstreamFault, timeouts: TimeoutsSpec) -> tuple[str
     )
 
 
+def _classify(choice: Choice, status: int, headers: Mapping[bytes, bytes], body: bytes) -> Failure:
+    return mask_failure(choice.adapter.classify(status, headers, body), choice.target.secret)
+
+
 def _close_failed(
     account: Account, failure: Failure, status: int | None = None, usage: Usage = NOTHING_USED
 ) -> Failure:
@@ -374,7 +376,7 @@ def _close_failed(
         usage,
         status=failure.status if status is None else status,
         error_class=failure.kind,
-        error_detail=failure.message,
+        error_detail=storable_detail(failure),
     )
     return failure
 

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from tokenhub.core.errors import InvalidJSON, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
+from tokenhub.core.errors import InvalidJSON, NotReady, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
@@ -23,6 +23,18 @@ SMALL = 64 * 1024
 """Bodies up to this many bytes are parsed in one go; larger ones piece by piece, so that the loop stays free."""
 
 _YIELD_BYTES = 512 * 1024
+_VALUE_COST = 256
+"""What a value costs besides its bytes, in bytes' worth of parsing."""
+
+_FLAT_COST = 4
+_DEPTH = 64
+_MOST_VALUES = 250_000
+_LEAST_VALUE_BYTES = 8
+_DECIDING = frozenset(
+    {"model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n"}
+)
+"""Members that decide where a request goes and what it may cost."""
+
 _GAP = re.compile(rb'[\s]*[{,][\s]*("(?:[^"\\]|\\.)*")[\s]*:[\s]*')
 _TEXT_VALUE = re.compile(rb'\s*:\s*("(?:[^"\\]|\\.)*")')
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -106,14 +118,56 @@ def _removals(
     return cuts
 
 
+class BodyBudget:
+    """The memory that request bodies of one worker may take together, in bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._taken = 0
+
+    def take(self, size: int) -> None:
+        """Books bytes that have arrived. Raises NotReady where they would be too many."""
+        if self._taken + size > self._limit:
+            raise NotReady("too many large requests are under way", code="overloaded", retry_after=1)
+        self._taken += size
+
+    def give(self, size: int) -> None:
+        """Takes a booking back."""
+        self._taken -= size
+
+
+class Booking:
+    """What one request has taken of the budget; given back as a whole."""
+
+    __slots__ = ("_budget", "_size")
+
+    def __init__(self, budget: BodyBudget) -> None:
+        self._budget = budget
+        self._size = 0
+
+    def take(self, size: int) -> None:
+        """Books bytes that have arrived. Raises NotReady."""
+        self._budget.take(size)
+        self._size += size
+
+    def release(self) -> None:
+        """Gives all of it back. Idempotent."""
+        self._budget.give(self._size)
+        self._size = 0
+
+
 async def read_body(
     receive: Receive,
     headers: Mapping[bytes, bytes],
     *,
     limit: int,
     timeout: float,  # noqa: ASYNC109 - the deadline is the caller's setting
+    booking: Booking,
 ) -> bytes | bytearray:
-    """The whole body. Raises PayloadTooLarge, UnsupportedMediaType, RequestTimeout, or ClientGone."""
+    """The whole body, booked as it arrives: what a caller only announces costs nothing.
+
+    Raises PayloadTooLarge, UnsupportedMediaType, RequestTimeout, NotReady, or ClientGone.
+    """
     if headers.get(b"content-encoding", b"identity").lower() not in (b"identity", b""):
         raise UnsupportedMediaType(
             "compressed request bodies are not taken",
@@ -123,30 +177,28 @@ async def read_body(
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
-    message = await receive()
-    if not message.get("more_body") and message["type"] == "http.request":
-        body: bytes = message.get("body", b"")
-        if len(body) > limit:
-            raise _too_large(limit)
-        return body
     try:
         async with asyncio.timeout(timeout):
-            return await _read_chunks(receive, message, limit)
+            return await _read_chunks(receive, limit, booking)
     except TimeoutError as error:
         raise RequestTimeout(f"the request body did not arrive within {timeout:g} s") from error
 
 
-async def _read_chunks(receive: Receive, message: dict[str, Any], limit: int) -> bytearray:
-    body = bytearray()
+async def _read_chunks(receive: Receive, limit: int, booking: Booking) -> bytes | bytearray:
+    whole = bytearray()
     while True:
+        message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
-        body += message.get("body", b"")
-        if len(body) > limit:
+        chunk: bytes = message.get("body", b"")
+        if len(whole) + len(chunk) > limit:
             raise _too_large(limit)
+        booking.take(len(chunk))
+        if not whole and not message.get("more_body"):
+            return chunk
+        whole += chunk
         if not message.get("more_body"):
-            return body
-        message = await receive()
+            return whole
 
 
 def _too_large(limit: int) -> PayloadTooLarge:
@@ -163,6 +215,7 @@ async def parse_body(raw: bytes | bytearray) -> Body:
         if len(raw) <= SMALL:
             data = _loads(bytes(raw))
             if isinstance(data, dict):
+                _refuse_look_alikes(data)
                 return Body(raw, data)
         elif raw.lstrip(b" \t\r\n")[:1] == b"{":
             return await _Pieces().parse_body(raw)
@@ -177,6 +230,17 @@ async def parse_body(raw: bytes | bytearray) -> Body:
     except ValueError as error:
         raise InvalidJSON(f"the body is not valid JSON: {error}") from error
     raise InvalidJSON("the body must be a JSON object")
+
+
+def _refuse_look_alikes(data: Mapping[str, Any]) -> None:
+    """Servers that fold case would read `Model` as `model`, and so another model than the one that was checked."""
+    for name in data:
+        if not (name.isascii() and name.islower()):
+            folded = name.casefold()
+            if folded != name and (folded in data or folded in _DECIDING):
+                raise InvalidJSON(
+                    f"the key {name!r} differs from {folded!r} by its letters' case only", param=name
+                )
 
 
 class _Walk:
@@ -280,24 +344,47 @@ class _Pieces:
             await asyncio.sleep(0)
 
     async def parse_body(self, raw: bytes | bytearray) -> Body:
-        data, spans = await self._parse_object(raw)
+        data, spans = await self._parse_object(raw, 0)
+        _refuse_look_alikes(data)
         return Body(raw, data, spans)
 
-    async def _parse(self, piece: bytes) -> Any:
-        await self._worked(len(piece))
+    async def _parse(self, piece: bytes, depth: int) -> Any:
+        await self._worked(len(piece) + _VALUE_COST)
         if len(piece) <= SMALL:
             return _loads(piece)
+        if depth > _DEPTH:
+            # Each level holds a copy of what is below it.
+            raise InvalidJSON(f"the body is nested too deeply (large values at most {_DEPTH} levels)")
         if piece.startswith(b'"'):
             return _string.decode(piece)
         if piece.startswith(b"["):
-            return [await self._parse(bytes(item)) for item in _items.decode(piece)]
+            return await self._parse_list(piece, depth)
         if piece.startswith(b"{"):
-            return (await self._parse_object(piece))[0]
+            return (await self._parse_object(piece, depth))[0]
         return _loads(piece)
 
+    async def _parse_list(self, piece: bytes, depth: int) -> list[Any]:
+        if b'"' not in piece and b"{" not in piece and piece.find(b"[", 1) < 0:
+            return await self._parse_flat(piece)
+        _refuse_dense(piece, (b'",', b"},", b"],"))
+        return [await self._parse(bytes(item), depth + 1) for item in _items.decode(piece)]
+
+    async def _parse_flat(self, piece: bytes) -> list[Any]:
+        """A long list of numbers, such as tokens: cut at commas, since its values taken singly would be millions."""
+        values: list[Any] = []
+        start, end = 1, len(piece) - 1
+        while start < end:
+            cut = piece.find(b",", start + SMALL, end)
+            cut = end if cut < 0 else cut
+            values += _loads(b"[%b]" % piece[start:cut])
+            await self._worked(SMALL * _FLAT_COST)
+            start = cut + 1
+        return values
+
     async def _parse_object(
-        self, raw: bytes | bytearray
+        self, raw: bytes | bytearray, depth: int
     ) -> tuple[dict[str, Any], dict[str, tuple[int, int]]]:
+        _refuse_dense(raw, (b'":',))
         data: dict[str, Any] = {}
         walk = _Walk(raw)
         members = _members.decode(raw)
@@ -305,6 +392,18 @@ class _Pieces:
             piece = bytes(value)
             await self._worked(len(piece))
             walk.pass_member(name, piece)
-            data[name] = await self._parse(piece)
+            data[name] = await self._parse(piece, depth + 1)
         walk.finish()
         return data, walk.spans
+
+
+def _refuse_dense(piece: bytes | bytearray, marks: tuple[bytes, ...]) -> None:
+    """Refuses megabytes of tiny values: they would be split in one go, with every other request waiting.
+
+    Inside a text a quote has a backslash before it, so that the marks hardly ever stand in prose.
+    """
+    count = sum(piece.count(mark) for mark in marks)
+    if count > _MOST_VALUES and count * _LEAST_VALUE_BYTES > len(piece):
+        raise InvalidJSON(
+            f"the body holds over {_MOST_VALUES} values of less than {_LEAST_VALUE_BYTES} bytes on average"
+        )

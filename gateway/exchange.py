@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal
 
@@ -14,8 +15,15 @@ from tokenhub.core.specs import KeySpec, Snapshot
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+
 Interruption = Literal["", "disconnect", "total"]
 """Why the request's own task was cancelled by us; "" = it was not, or by somebody else (shutdown)."""
+
+
+def header_value(text: str) -> bytes:
+    """A text as a header's value: what is foreign to one becomes a question mark."""
+    return _CONTROL.sub(b"?", text.encode("latin-1", "replace"))
 
 
 class Exchange:

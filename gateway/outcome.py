@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gateway.exchange import Exchange, Headers
+from gateway.exchange import Exchange, Headers, header_value
 from gateway.targets import Choice
 from providers.adapters.base import Failure
 from tokenhub.core.errors import (
@@ -46,9 +46,7 @@ async def _pass_on(exchange: Exchange, failure: Failure) -> None:
         (b"x-should-retry", b"false"),
     ]
     if exchange.losses:
-        headers.append(
-            (b"x-tokenhub-translation", ", ".join(exchange.losses).encode("latin-1", "replace")[:4000])
-        )
+        headers.append((b"x-tokenhub-translation", header_value(", ".join(exchange.losses))[:4000]))
     await exchange.answer(failure.status, headers, body)
 
 

@@ -11,7 +11,7 @@ from functools import partial
 
 from gateway.attempt import Attempts
 from gateway.authenticate import authenticate, check_scope
-from gateway.body import Receive, parse_body, read_body
+from gateway.body import BodyBudget, Booking, Receive, parse_body, read_body
 from gateway.config import GatewayConfig
 from gateway.departure import DepartureWatch
 from gateway.exchange import Exchange
@@ -62,7 +62,7 @@ class Pipeline:
         self._metrics = metrics
         self._wall = wall
         self._clock = clock
-        self._body_bytes = 0
+        self.bodies = BodyBudget(config.max_inflight_body_bytes)
         self._drains = 0
         self._planned: Snapshot | None = None
         self._plans: dict[tuple[str, Features], Plan] = {}
@@ -79,36 +79,26 @@ class Pipeline:
             now=self._wall(),
         )
         check_scope(exchange.key, exchange.wire.scope)
-        size = self._admit(exchange)
+        self._admit()
+        booking = Booking(self.bodies)
         try:
             raw = await read_body(
                 receive,
                 exchange.headers,
                 limit=self._config.max_body_bytes,
                 timeout=self._config.body_timeout,
+                booking=booking,
             )
-            self._body_bytes += len(raw) - size
-            size = len(raw)
             exchange.body = await parse_body(raw)
             await self._serve(exchange, receive)
         finally:
-            self._body_bytes -= size
+            booking.release()
 
-    def _admit(self, exchange: Exchange) -> int:
-        """Refuses work that could not be held or accounted. The bytes of memory that the body is booked with."""
+    def _admit(self) -> None:
+        """Refuses work that could not be accounted."""
         if not self._journal.available:
             self._metrics.add("journal_refusals", ())
             raise NotReady("the usage journal can't be written, so no request is taken", retry_after=5)
-        declared = exchange.headers.get(b"content-length", b"")
-        size = (
-            min(int(declared), self._config.max_body_bytes)
-            if declared.isdigit() and len(declared) < 16
-            else 0
-        )
-        if self._body_bytes + size > self._config.max_inflight_body_bytes:
-            raise NotReady("too many large requests are under way", code="overloaded", retry_after=1)
-        self._body_bytes += size
-        return size
 
     async def _serve(self, exchange: Exchange, receive: Receive) -> None:
         body = exchange.body.data

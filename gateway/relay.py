@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.exchange import Exchange, Headers
+from gateway.masking import mask_failure, storable_detail
 from gateway.settle import Account, estimate_usage
 from gateway.upstream.seam import UpstreamFault, UpstreamResponse, UpstreamTimeout
 from gateway.wire.base import StreamEncoder
@@ -30,6 +31,8 @@ FINISH, MALFORMED, USAGE_ONLY = int(Signal.FINISH), int(Signal.MALFORMED), int(S
 COMMIT = CONTENT | FINISH
 STOP = END | ERROR
 _DRAIN_SECONDS = 1.0
+MOST_HELD_BYTES = 16 * 1024 * 1024
+"""How much may come before the first content; it is held until the answer is committed."""
 
 
 class Side(ABC):
@@ -120,8 +123,11 @@ class StreamRelay:
         self.heartbeat = account.target.provider.heartbeat
         self._deadline = ("first_event", self._timeouts.first_event)
         self._held: list[bytes] = []
+        self._held_bytes = 0
         self._seen = 0
         self.committed = False
+        self.broken: Failure | None = None
+        """Why the stream broke off after it was committed: told to the caller, so no other attempt hears of it."""
 
     async def run(self, response: UpstreamResponse) -> Failure | None:
         """Relays to the end. None: the caller has an answer (whole or broken off); else why it failed before it began."""
@@ -130,12 +136,16 @@ class StreamRelay:
         except (UpstreamFault, EventTooLarge) as fault:
             return await self.break_off(failure_of(fault, *self._deadline))
         failure = self._side.reading.failure
+        if failure is not None:
+            failure = mask_failure(failure, self._account.target.secret)
         if self._seen & ERROR:
             return await self.break_off(
-                failure or Failure("transient", 502, "the provider sent an error event")
+                failure or Failure("transient", 502, "the provider sent an error event", ours=True)
             )
         if not whole:
-            return await self.break_off(Failure("transient", 502, "the provider's stream broke off"))
+            return await self.break_off(
+                Failure("transient", 502, "the provider's stream broke off", ours=True)
+            )
         await self._finish()
         await _drain(response)
         return None
@@ -168,6 +178,12 @@ class StreamRelay:
             if data:
                 self._held.append(data)
                 self._account.events += 1
+                if not self.committed:
+                    self._held_bytes += len(data)
+                    if self._held_bytes > MOST_HELD_BYTES:
+                        raise EventTooLarge(
+                            f"the stream began with over {MOST_HELD_BYTES} bytes without content"
+                        )
             if signal:
                 self._seen |= signal
                 if signal & MALFORMED:
@@ -250,7 +266,7 @@ class StreamRelay:
             self.usage(),
             status=200,
             error_class=failure.kind if failure is not None else "",
-            error_detail=failure.message if failure is not None else "",
+            error_detail=storable_detail(failure) if failure is not None else "",
             finish_reason=reading.finish_reason,
             disconnected=disconnected or self._exchange.disconnected,
         )
@@ -269,9 +285,10 @@ class StreamRelay:
                 self._used_before_content(),
                 status=failure.status,
                 error_class=failure.kind,
-                error_detail=failure.message,
+                error_detail=storable_detail(failure),
             )
             return failure
+        self.broken = failure
         self.settle("truncated", failure=failure)
         await self._start()
         error = stream_error(failure)
@@ -295,10 +312,9 @@ def failure_of(fault: Exception, deadline: str, seconds: float) -> Failure:
     `deadline` is the one that was running, `seconds` its length.
     """
     if isinstance(fault, UpstreamTimeout):
-        return Failure(
-            "transient", 504, f"{fault} (deadline {deadline}, {seconds:g} s)", code=f"deadline_{deadline}"
-        )
-    return Failure("transient", 502, str(fault), code=type(fault).__name__)
+        message = f"{fault} (deadline {deadline}, {seconds:g} s)"
+        return Failure("transient", 504, message, code=f"deadline_{deadline}", ours=True)
+    return Failure("transient", 502, str(fault), code=type(fault).__name__, ours=True)
 
 
 def asked_limit(exchange: Exchange) -> int:

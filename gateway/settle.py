@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from gateway.exchange import Exchange
+from gateway.masking import mask_text
 from gateway.metrics import Metrics
 from providers.adapters.base import Target
 from tokenhub.core.attempts import AttemptFinal, AttemptIntent, Outcome
@@ -171,7 +172,7 @@ class Account:
         if self._closed:
             return
         self._closed = True
-        ledger, target = self._ledger, self.target
+        ledger, target, secret = self._ledger, self.target, self.target.secret
         self.usage = usage
         self.cost_nanos = price_usage(usage, target.model.price)
         duration = ledger.clock() - self.opened_at
@@ -185,14 +186,14 @@ class Account:
                 cost_nanos=self.cost_nanos,
                 status=status,
                 error_class=error_class,
-                error_detail=error_detail[:300],
-                finish_reason=finish_reason,
+                error_detail=mask_text(error_detail, secret)[:300],
+                finish_reason=mask_text(finish_reason, secret)[:100],
                 duration_ms=int(duration * 1000),
                 first_token_ms=int(first * 1000),
                 relayed_events=self.events,
                 client_disconnected=disconnected,
-                upstream_request_id=self.upstream_request_id[:100],
-                served_model=self.served_model[:200],
+                upstream_request_id=mask_text(self.upstream_request_id, secret)[:100],
+                served_model=mask_text(self.served_model, secret)[:200],
                 translated=self.translated,
             )
         )

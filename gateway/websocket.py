@@ -22,8 +22,23 @@ from tokenhub.core.sse import EventReader
 
 Message = dict[str, Any]
 MOST_IN_FLIGHT = 64
+_LONGEST_FIRST = 1024
+_FIRST_SECONDS = 10.0
 _CLOSE_REFUSED = 4401
 _CLOSE_TOO_BIG = 1009
+
+
+class _Asked(msgspec.Struct):
+    """One message of the caller's. The body stays as it was sent: the pipeline parses it, under its own rules."""
+
+    id: Any = None
+    path: Any = "/v1/chat/completions"
+    body: msgspec.Raw = msgspec.Raw(b"null")
+    cancel: Any = None
+    key: Any = None
+
+
+_asked = msgspec.json.Decoder(_Asked)
 
 
 class StreamSocket:
@@ -44,9 +59,15 @@ class StreamSocket:
         await send({"type": "websocket.accept"})
         session = _Session(self._gateway, self._worker, scope, send)
         try:
-            while (message := await receive())["type"] == "websocket.receive":
-                if not await session.take(message):
-                    break
+            if session.has_key and not await session.check_key(told=False):
+                return
+            while True:
+                async with asyncio.timeout(None if session.known else _FIRST_SECONDS):
+                    message = await receive()
+                if message["type"] != "websocket.receive" or not await session.take(message):
+                    return
+        except TimeoutError:
+            await send({"type": "websocket.close", "code": _CLOSE_REFUSED})
         finally:
             await session.close()
 
@@ -70,31 +91,38 @@ class _Session:
         self._query = scope["query_string"]
         self._send = send
         self._calls: dict[str, _Call] = {}
+        self._known = False
+
+    @property
+    def known(self) -> bool:
+        """Whether a good key was shown."""
+        return self._known
 
     async def take(self, message: Message) -> bool:
         """Handles one message. False: the connection is to be closed."""
         raw = message.get("bytes") or (message.get("text") or "").encode()
-        if len(raw) > self._worker.config.max_body_bytes:
+        # Nobody unknown has megabytes parsed for him.
+        if len(raw) > (self._worker.config.max_body_bytes if self._known else _LONGEST_FIRST):
             await self._send({"type": "websocket.close", "code": _CLOSE_TOO_BIG})
             return False
         try:
-            asked = msgspec.json.decode(raw)
+            asked = _asked.decode(raw)
         except (msgspec.DecodeError, RecursionError):
-            asked = None
-        if not isinstance(asked, dict):
-            await self._tell(
-                "", type="error", error={"code": "invalid_json", "message": "send one JSON object a message"}
-            )
+            problem = {"code": "invalid_json", "message": "send one JSON object a message"}
+            await self._tell("", type="error", error=problem)
             return True
-        if "key" in asked:
+        if asked.key is not None:
             # In place of the one before: headers that stand twice are refused, and a list of them would only grow.
-            key = b"Bearer " + str(asked["key"]).encode("latin-1", "replace")
+            key = b"Bearer " + str(asked.key).encode("latin-1", "replace")
             kept = [pair for pair in self._headers if pair[0] == b"anthropic-version"]
             self._headers = [*kept, (b"authorization", key)]
-            return await self._check_key()
+            return await self.check_key()
+        if not self._known:
+            return await self.check_key()
         return await self._start_or_cancel(asked)
 
-    async def _check_key(self) -> bool:
+    async def check_key(self, *, told: bool = True) -> bool:
+        """Checks the key at hand. False: it is told to be bad, and the connection closed."""
         worker = self._worker
         try:
             authenticate(
@@ -108,11 +136,18 @@ class _Session:
             await self._tell("", type="error", error={"code": error.code, "message": error.message})
             await self._send({"type": "websocket.close", "code": _CLOSE_REFUSED})
             return False
-        await self._tell("", type="ready")
+        self._known = True
+        if told:
+            await self._tell("", type="ready")
         return True
 
-    async def _start_or_cancel(self, asked: dict[str, Any]) -> bool:
-        call_id = asked.get("id")
+    @property
+    def has_key(self) -> bool:
+        """Whether the handshake brought a key."""
+        return any(name != b"anthropic-version" for name, _ in self._headers)
+
+    async def _start_or_cancel(self, asked: _Asked) -> bool:
+        call_id = asked.id
         if not isinstance(call_id, str) or not 0 < len(call_id) <= 100:
             problem = {
                 "code": "invalid_request",
@@ -120,7 +155,7 @@ class _Session:
                 "param": "id",
             }
             await self._tell("", type="error", error=problem)
-        elif asked.get("cancel") is True:
+        elif asked.cancel is True:
             if call_id in self._calls:
                 self._calls[call_id].leave()
         elif call_id in self._calls:
@@ -137,10 +172,8 @@ class _Session:
             self._start(call_id, asked)
         return True
 
-    def _start(self, call_id: str, asked: dict[str, Any]) -> None:
-        path, body = asked.get("path", "/v1/chat/completions"), asked.get("body")
-        content = msgspec.json.encode(body)
-        length = b"%d" % len(content)  # The pipeline bounds the bytes of all bodies that are under way by it.
+    def _start(self, call_id: str, asked: _Asked) -> None:
+        path, content = asked.path, bytes(asked.body)
         call = _Call(self._send, call_id, content)
         self._calls[call_id] = call
         scope = {
@@ -148,7 +181,7 @@ class _Session:
             "method": "POST",
             "path": path if isinstance(path, str) else "",
             "query_string": self._query,
-            "headers": [*self._headers, (b"content-type", b"application/json"), (b"content-length", length)],
+            "headers": [*self._headers, (b"content-type", b"application/json")],
             "client": self._client,
         }
         call.task = asyncio.create_task(self._gateway(scope, call.receive, call.send))
@@ -193,6 +226,13 @@ class _Call:
         """Turns the answer's parts into messages."""
         if self._left.is_set():
             return
+        try:
+            await self._pass(message)
+        except OSError:
+            # The socket is gone: to the pipeline that is a caller who left, not a fault.
+            self.leave()
+
+    async def _pass(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in message["headers"]}
             if headers.get("content-type", "").startswith("text/event-stream"):

@@ -24,6 +24,7 @@ _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)
 _HOST = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*\.?"
 )
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~@:+=-]+)*", re.ASCII)
 
 SECRET_HEADERS = frozenset(
@@ -125,8 +126,12 @@ def check_profile(value: Any, adapter: Adapter) -> None:
 
 def normalise_url(value: str) -> str:
     """`scheme://host[:port][/prefix]`, lower-case host, no default port, no trailing slash. Raises ValidationError."""
+    value = value.strip(" ")
+    # urlsplit drops tabs and line breaks without a word, and would make another URL of it.
+    if _CONTROL.search(value) is not None:
+        raise ValidationError("A URL has no control characters and no line breaks.")
     try:
-        parts = urlsplit(value.strip())
+        parts = urlsplit(value)
         port = parts.port
     except ValueError as error:
         raise ValidationError(f"This is not a URL: {error}.") from error
@@ -151,6 +156,8 @@ def normalise_url(value: str) -> str:
 
 def _normalise_host(host: str) -> str:
     if ":" in host:
+        if "%" in host:
+            raise ValidationError("Leave the zone (what follows %) of the IPv6 address out.")
         try:
             return f"[{ipaddress.IPv6Address(host).compressed}]"
         except ValueError as error:

@@ -34,6 +34,7 @@ from gateway.metrics import SharedCounts  # noqa: E402
 from gateway.websocket import StreamSocket  # noqa: E402
 from gateway.worker import Worker  # noqa: E402
 from snapshots.subscribe import Subscriber  # noqa: E402
+from tokenhub.bounded_body import BoundedBody  # noqa: E402
 from tokenhub.core.current import current  # noqa: E402
 from tokenhub.environment import TokenhubSettings  # noqa: E402
 from usage.drain import Drainer  # noqa: E402
@@ -189,7 +190,7 @@ application = ProtocolTypeRouter(
         "http": URLRouter(
             [
                 re_path(rf"^(?:v1(?:/|$)|(?:{_health})$)", data_plane.http),
-                re_path("", get_asgi_application()),
+                re_path("", BoundedBody(get_asgi_application(), seconds=settings.TOKENHUB.body_timeout)),
             ]
         ),
         "websocket": URLRouter([path("v1/stream", data_plane.websocket), re_path("", _no_such_socket)]),

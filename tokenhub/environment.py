@@ -6,11 +6,13 @@ Django reads its settings here too. `tokenhub.settings` uses django-environ for 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import os
 import re
 import secrets
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -296,6 +298,31 @@ def _contradictions(settings: TokenhubSettings) -> list[str]:
     if settings.debug and settings.https:
         problems.append(f"{PREFIX}DEBUG: debug pages show settings and code; not together with {PREFIX}HTTPS")
     return problems
+
+
+def with_data_folder(settings: TokenhubSettings) -> TokenhubSettings:
+    """The settings, once their data folder exists and is closed to other users: sessions and the journal are in it.
+
+    A folder of somebody else's (a mounted volume) is left as it is. Raises SettingInvalid where it can't be made.
+    """
+    folder = settings.data_dir
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _close_to_others(folder)
+    except OSError as error:
+        raise SettingInvalid(
+            f"{PREFIX}DATA_DIR: {folder} can't be made or read: {error.strerror}; give a folder that this user owns"
+        ) from error
+    return settings
+
+
+def _close_to_others(folder: Path) -> None:
+    found = folder.stat()
+    # The sticky bit marks a folder that is shared on purpose, such as /tmp.
+    if found.st_uid != os.geteuid() or found.st_mode & stat.S_ISVTX or not found.st_mode & 0o077:
+        return
+    with contextlib.suppress(PermissionError):  # some volumes refuse it to their owner too
+        folder.chmod(0o700)
 
 
 def with_generated_secrets(settings: TokenhubSettings) -> TokenhubSettings:

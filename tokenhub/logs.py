@@ -110,6 +110,8 @@ class ConsoleFormatter(logging.Formatter):
 def build_logging(level: str, form: str) -> dict[str, Any]:
     """A configuration for `logging.config.dictConfig`: everything to standard error, in one form."""
     formatter = f"{__name__}.{'JSONFormatter' if form == 'json' else 'ConsoleFormatter'}"
+    # Below info these loggers write what passes through them: frames, forms, the values in a template.
+    discreet = "INFO" if level.upper() == "DEBUG" else level.upper()
     handler = {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}
     return {
         "version": 1,
@@ -121,9 +123,11 @@ def build_logging(level: str, form: str) -> dict[str, Any]:
             # Django's own handlers would print each line a second time, without redaction.
             "django": {"handlers": [], "level": level.upper(), "propagate": True},
             "django.server": {"handlers": [], "level": level.upper(), "propagate": True},
+            "django.template": {"level": discreet},
             "django.db.backends": {"level": "INFO"},  # at debug it logs each query with its values
             "uvicorn": {"handlers": [], "level": level.upper(), "propagate": True},
-            "uvicorn.error": {"level": level.upper()},
+            "uvicorn.error": {"level": discreet},
+            "websockets": {"level": discreet},
             # Named so that configuring "uvicorn" above does not switch it on again.
             "uvicorn.access": {"handlers": [], "level": "CRITICAL", "propagate": False},
             "asyncio": {"level": "WARNING"},

@@ -8,10 +8,16 @@ from typing import Any
 
 from environ import Env
 
-from tokenhub.environment import BASE_DIR, TokenhubSettings, load_settings, with_generated_secrets
+from tokenhub.environment import (
+    BASE_DIR,
+    TokenhubSettings,
+    load_settings,
+    with_data_folder,
+    with_generated_secrets,
+)
 from tokenhub.logs import build_logging
 
-TOKENHUB: TokenhubSettings = with_generated_secrets(load_settings(os.environ))
+TOKENHUB: TokenhubSettings = with_generated_secrets(with_data_folder(load_settings(os.environ)))
 
 SECRET_KEY = TOKENHUB.secret_key
 DEBUG = TOKENHUB.debug

@@ -56,6 +56,8 @@ class Failure:
     retry_after: float | None = None
     code: str = ""
     param: str = ""
+    ours: bool = False
+    """Whether the message is the gateway's own. A provider's may quote the prompt, and so is never stored."""
 
     @property
     def retry_elsewhere(self) -> bool:

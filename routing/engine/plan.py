@@ -89,7 +89,7 @@ def make_plan(snapshot: Snapshot, key: KeySpec, features: Features) -> Plan:
         else:
             candidates.append(Candidate(provider, model))
     if not candidates:
-        _refuse(features.asked, refusals, all_denied=denied == len(models))
+        _refuse(features.asked, refusals, all_denied=0 < denied == len(models))
     return Plan(tuple(candidates), tuple(refusals), reason)
 
 
@@ -153,7 +153,7 @@ def _refuse(asked: str, refusals: Sequence[Refusal], *, all_denied: bool) -> Non
             hint="ask an operator to add it to the key",
         )
     told = [{"provider": r.provider, "model": r.model, "reason": r.reason} for r in refusals]
-    reasons = "; ".join(f"{r.provider}/{r.model}: {r.reason}" for r in refusals)
+    reasons = "; ".join(f"{r.provider}/{r.model}: {r.reason}" for r in refusals) or "none is in service"
     raise NothingEligible(
         f"no target of {asked!r} can serve this request: {reasons}",
         param="model",

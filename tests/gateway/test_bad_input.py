@@ -6,16 +6,19 @@ import asyncio
 import base64
 import gzip
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any, get_args
 
 import httpx
 import pytest
 
+from gateway.authenticate import authenticate
 from providers.mock import MockProvider
 from tests.builders import PEPPER, a_key, a_model, a_provider, a_snapshot, an_alias
 from tests.gateway.calls import PATHS, Client, a_body, a_head, call
 from tests.gateway.serving import RunningGateway, running_gateway
+from tokenhub.core.errors import AuthenticationFailed
 from tokenhub.core.keys import mint_key
 from tokenhub.core.specs import KeySpec, Snapshot
 
@@ -321,6 +324,33 @@ async def test_unknown_paths_and_methods_say_so(
         ):
             response = await http.request(method, gateway.origin + path, headers=a_head("openai", key))
             assert response.status_code == status, path
+
+
+@pytest.mark.parametrize("limit", ["0", "1001", "-1", "%C2%B2", "1" * 5000])
+async def test_a_limit_that_is_no_small_number_is_a_400(
+    limit: str, mock: MockProvider, http: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    snapshot, key = two_models(mock.port)
+    async with running_gateway(snapshot, tmp_path) as gateway:
+        url = f"{gateway.origin}/v1/models?limit={limit}"
+        answer = await http.get(url, headers=a_head("anthropic", key))
+        assert answer.status_code == 400, answer.text
+        assert "limit" in answer.json()["error"]["message"]
+
+
+def test_nothing_is_remembered_of_a_key_of_a_wrong_length() -> None:
+    snapshot = a_snapshot()
+    filler = "x" * 60_000
+    tracemalloc.start()
+    try:
+        for number in range(100):
+            headers = {b"x-api-key": f"thk_{number}{filler}".encode()}
+            with pytest.raises(AuthenticationFailed):
+                authenticate(snapshot, headers, b"", peppers={1: PEPPER}, now=0.0)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 1_000_000, "a hundred keys of 60 kB were sent"
 
 
 @pytest.mark.skipif(not PARSING.exists(), reason=f"no {PARSING.name} beside the project")

@@ -152,3 +152,15 @@ async def test_the_providers_credential_goes_up_and_the_callers_key_does_not(
         assert key.encode() not in b" ".join(sent.values())
         assert not {b"cookie", b"x-custom", b"x-forwarded-for"} & set(sent)
         assert mock.calls()[-1].path == "/v1/messages"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_each_header_of_an_answer_stands_once(
+    stream: bool, mock: MockProvider, http: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    snapshot, key = one_of_each(mock.port)
+    async with running_gateway(snapshot, tmp_path) as gateway:
+        answer = await call(http, gateway, key, "openai", a_body("openai", "claude", stream=stream))
+        assert answer.status == 200
+        names = [name for name, _ in answer.headers.multi_items()]
+        assert sorted(names) == sorted(set(names))

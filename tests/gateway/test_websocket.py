@@ -142,8 +142,61 @@ async def test_a_bad_message_is_told_and_the_socket_stays_open(
         assert (await collect(socket, 1))["b"][0]["status"] == 200
 
 
-async def test_a_request_without_a_key_is_a_401(mock: MockProvider, tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["", "a bad one"])
+async def test_without_a_good_key_a_socket_takes_no_request(key: str, mock: MockProvider, tmp_path: Path) -> None:
+    snapshot, _ = one_model(mock.port)
+    async with running_gateway(snapshot, tmp_path) as gateway, socket_to(gateway, key) as socket:
+        if not key:
+            await socket.send(json.dumps({"id": "a", "body": a_body("openai", "work")}))
+        told = json.loads(await socket.recv())
+        assert told["error"]["code"] in ("missing_api_key", "invalid_api_key")
+        await socket.wait_closed()
+        assert socket.close_code == 4401
+
+
+async def test_an_unknown_caller_has_nothing_long_parsed(mock: MockProvider, tmp_path: Path) -> None:
     snapshot, _ = one_model(mock.port)
     async with running_gateway(snapshot, tmp_path) as gateway, socket_to(gateway) as socket:
+        await socket.send(json.dumps({"key": "x" * 2000}))
+        await socket.wait_closed()
+        assert socket.close_code == 1009
+
+
+async def test_a_caller_who_tears_the_socket_down_pays_for_what_was_relayed(tmp_path: Path) -> None:
+    async with MockProvider(gap=0.01, tokens=60) as mock:
+        snapshot, key = one_model(mock.port)
+        async with running_gateway(snapshot, tmp_path) as gateway:
+            async with socket_to(gateway, key) as socket:
+                await socket.send(json.dumps({"id": "a", "body": a_body("openai", "work", stream=True)}))
+                for _ in range(6):
+                    await socket.recv()
+                socket.transport.abort()
+            (final,) = await gateway.settled(1)
+            assert final.outcome in ("cancelled", "truncated")
+            assert final.usage.output > 0
+            assert final.cost_nanos
+
+
+async def test_a_key_in_a_message_takes_the_place_of_the_one_before(
+    mock: MockProvider, tmp_path: Path
+) -> None:
+    snapshot, key = one_model(mock.port)
+    async with running_gateway(snapshot, tmp_path) as gateway, socket_to(gateway) as socket:
+        for _ in range(2):
+            await socket.send(json.dumps({"key": key}))
+            assert json.loads(await socket.recv())["type"] == "ready"
         await socket.send(json.dumps({"id": "a", "body": a_body("openai", "work")}))
-        assert (await collect(socket, 1))["a"][0]["status"] == 401
+        assert (await collect(socket, 1))["a"][0]["status"] == 200
+
+
+async def test_bodies_on_sockets_count_against_the_bytes_under_way(
+    mock: MockProvider, tmp_path: Path
+) -> None:
+    snapshot, key = one_model(mock.port)
+    async with (
+        running_gateway(snapshot, tmp_path, max_inflight_body_bytes=1000) as gateway,
+        socket_to(gateway, key) as socket,
+    ):
+        body = a_body("openai", "work", text="x" * 2000)
+        await socket.send(json.dumps({"id": "a", "body": body}))
+        assert (await collect(socket, 1))["a"][0]["status"] == 503

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from django.db.models import Model
@@ -13,6 +13,7 @@ from rest_framework import serializers, status
 from rest_framework.filters import OrderingFilter, SearchFilter
 from rest_framework.generics import GenericAPIView
 from rest_framework.pagination import PageNumberPagination
+from rest_framework.exceptions import ParseError
 from rest_framework.parsers import JSONParser
 from rest_framework.permissions import BasePermission
 from rest_framework.renderers import JSONRenderer
@@ -35,12 +36,42 @@ class NumberedPages(PageNumberPagination):
     max_page_size = 500
 
 
+MAX_DEPTH = 64
+
+
+class BoundedJSONParser(JSONParser):
+    """JSON of at most MAX_DEPTH levels: what walks a body later does so by recursion."""
+
+    def parse(
+        self, stream: Any, media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> Any:
+        """The body's value. Raises ParseError."""
+        try:
+            value = super().parse(stream, media_type, parser_context)
+        except RecursionError:
+            # Deeper than the interpreter's own parser goes.
+            raise ParseError(_TOO_DEEP) from None
+        level = [value]
+        for _ in range(MAX_DEPTH + 1):
+            level = [inner for outer in level if isinstance(outer, dict | list) for inner in _members(outer)]
+            if not level:
+                return value
+        raise ParseError(_TOO_DEEP)
+
+
+_TOO_DEEP = f"The body is nested deeper than {MAX_DEPTH} levels."
+
+
+def _members(outer: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return outer.values() if isinstance(outer, dict) else outer
+
+
 class ControlView(APIView):
     """An endpoint of the admin API. Who may come in by which token or session is in settings.REST_FRAMEWORK."""
 
     permission_classes: Sequence[type[BasePermission]] = (Staff,)
     renderer_classes = (JSONRenderer,)
-    parser_classes = (JSONParser,)
+    parser_classes = (BoundedJSONParser,)
     throttle_classes = ()
     schema = AutoSchema()
 

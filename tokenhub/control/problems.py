@@ -11,7 +11,14 @@ from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
-from django.core.exceptions import NON_FIELD_ERRORS, PermissionDenied, ValidationError
+from django.conf import settings
+from django.core.exceptions import (
+    NON_FIELD_ERRORS,
+    PermissionDenied,
+    RequestDataTooBig,
+    SuspiciousOperation,
+    ValidationError,
+)
 from django.db.models import ProtectedError, RestrictedError
 from django.http import Http404, HttpRequest
 from rest_framework import exceptions
@@ -90,6 +97,13 @@ def describe(exc: Exception) -> Problem:
             return problem(404, "not_found", "No such object or path.")
         case PermissionDenied():
             return problem(403, "permission_denied", str(exc) or "You may not do this.")
+        case RequestDataTooBig():
+            limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+            return problem(413, errors.PayloadTooLarge.code, f"The body is longer than {limit} bytes.")
+        case SuspiciousOperation():
+            return problem(
+                400, "invalid_request", "This request is not one that a well-meaning client sends."
+            )
         case ProtectedError() | RestrictedError():
             return _in_use(exc)
         case exceptions.APIException():

@@ -1,0 +1,218 @@
+"""What an attempt is booked with where the way out is an odd one: every intent gets its final, and told usage is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from providers.mock import MockProvider
+from tests.builders import a_key, a_model, a_provider, a_snapshot, an_alias
+from tests.fakes.raw_server import RawConnection, serve
+from tests.gateway.calls import PATHS, a_body, a_head, call
+from tests.gateway.serving import RunningGateway, running_gateway
+from tokenhub.core.specs import Snapshot, TimeoutsSpec
+
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
+A_START = {
+    "type": "message_start",
+    "message": {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "content": [],
+        "usage": {"input_tokens": 77, "output_tokens": 1},
+    },
+}
+
+
+def one_model(port: int, kind: str, **fields: object) -> tuple[Snapshot, str]:
+    """The model `work`."""
+    provider = a_provider("only", kind, port, **fields)
+    key, text = a_key()
+    return a_snapshot(providers=(provider,), models=(a_model(provider, "work"),), keys=(key,)), text
+
+
+async def connect_and_ask(
+    gateway: RunningGateway, key: str, receive_buffer: int = 65536
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A streamed chat request on a bare socket."""
+    plain = socket.socket()
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    plain.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(plain, ("127.0.0.1", gateway.port))
+    reader, writer = await asyncio.open_connection(sock=plain, limit=receive_buffer)
+    body = json.dumps(a_body("openai", "work", stream=True)).encode()
+    head = "".join(f"{name}: {value}\r\n" for name, value in a_head("openai", key).items())
+    start = f"POST {PATHS['openai']} HTTP/1.1\r\nhost: x\r\n{head}content-length: {len(body)}\r\n\r\n"
+    writer.write(start.encode() + body)
+    return reader, writer
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "body"),
+    [
+        ("/v1/embeddings", "openai", {"input": "hi"}),
+        ("/v1/messages/count_tokens", "anthropic", {"messages": [{"role": "user", "content": "hi"}]}),
+    ],
+)
+async def test_a_stream_flag_on_an_operation_that_never_streams_changes_nothing(
+    path: str,
+    kind: str,
+    body: dict[str, object],
+    mock: MockProvider,
+    http: httpx.AsyncClient,
+    tmp_path: Path,
+) -> None:
+    snapshot, key = one_model(mock.port, kind)
+    async with running_gateway(snapshot, tmp_path) as gateway:
+        asked = {"model": "work", "stream": True, **body}
+        answer = await http.post(gateway.origin + path, json=asked, headers=a_head("openai", key))
+        assert answer.status_code == 200, answer.text
+        (final,) = await gateway.settled(1)
+        assert final.outcome == "completed"
+
+
+async def test_usage_of_an_answer_that_could_not_be_translated_is_booked(
+    http: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    told = {
+        "object": "chat.completion",
+        "choices": [],
+        "usage": {"prompt_tokens": 50, "completion_tokens": 9},
+    }
+    answer = json.dumps(told).encode()
+
+    async def script(connection: RawConnection) -> None:
+        await connection.request()
+        length = str(len(answer)).encode()
+        connection.send(
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: "
+            + length
+            + b"\r\n\r\n"
+            + answer
+        )
+
+    async with serve(script) as raw:
+        snapshot, key = one_model(raw.port, "openai")
+        async with running_gateway(snapshot, tmp_path) as gateway:
+            refused = await call(http, gateway, key, "anthropic", a_body("anthropic", "work"))
+            assert refused.status == 502
+            (final,) = await gateway.settled(1)
+            assert (final.outcome, final.usage.input, final.usage.output) == ("failed", 50, 9)
+            assert final.cost_nanos
+
+
+async def test_a_caller_who_leaves_before_any_content_is_booked_with_the_input_that_was_told(
+    tmp_path: Path,
+) -> None:
+    told = asyncio.Event()
+
+    async def script(connection: RawConnection) -> None:
+        await connection.request()
+        connection.send(
+            STREAM_HEAD + b"event: message_start\ndata: " + json.dumps(A_START).encode() + b"\n\n"
+        )
+        told.set()
+        await connection.peer_gone.wait()
+
+    async with serve(script) as raw:
+        snapshot, key = one_model(raw.port, "anthropic", timeouts=TimeoutsSpec(1, 10, 10, 20))
+        async with running_gateway(snapshot, tmp_path) as gateway:
+            _, writer = await connect_and_ask(gateway, key)
+            await asyncio.wait_for(told.wait(), 5)
+            await asyncio.sleep(0.2)
+            writer.close()
+            (final,) = await gateway.settled(1)
+            assert (final.outcome, final.usage.input, final.usage.output) == ("cancelled", 77, 0)
+
+
+async def test_a_drained_call_that_fails_is_not_tried_again_for_nobody(tmp_path: Path) -> None:
+    async with MockProvider() as stuck, MockProvider() as fine:
+        first = a_provider(
+            "first", "openai", stuck.port, on_disconnect="drain", timeouts=TimeoutsSpec(1, 0.8, 1, 10)
+        )
+        second = a_provider("second", "openai", fine.port)
+        models = (a_model(first, "one", "model@silent"), a_model(second, "two"))
+        key, text = a_key()
+        snapshot = a_snapshot(
+            providers=(first, second), models=models, aliases=(an_alias("work", *models),), keys=(key,)
+        )
+        async with running_gateway(snapshot, tmp_path) as gateway:
+            _, writer = await connect_and_ask(gateway, text)
+            await stuck.until(lambda stats: stats["calls"] == 1)
+            writer.close()
+            (final,) = await gateway.settled(1)
+            assert final.outcome == "failed"
+            await asyncio.sleep(0.1)
+            assert fine.calls() == []
+
+
+async def test_a_slow_caller_is_no_silence_of_the_provider_with_heartbeats_on(tmp_path: Path) -> None:
+    piece = json.dumps({"choices": [{"index": 0, "delta": {"content": "x" * 60_000}}]}).encode()
+    last = json.dumps({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}).encode()
+
+    async def script(connection: RawConnection) -> None:
+        await connection.request()
+        connection.send(STREAM_HEAD)
+        for _ in range(250):
+            await connection.send_patiently(b"data: " + piece + b"\n\n")
+        await connection.send_patiently(b"data: " + last + b"\n\ndata: [DONE]\n\n")
+        connection.close()
+
+    async with serve(script) as raw:
+        snapshot, key = one_model(raw.port, "openai", heartbeat=0.1, timeouts=TimeoutsSpec(1, 5, 0.3, 30))
+        async with running_gateway(snapshot, tmp_path) as gateway:
+            reader, writer = await connect_and_ask(gateway, key, receive_buffer=16384)
+            await asyncio.sleep(1.0)
+            end = b""
+            while chunk := await asyncio.wait_for(reader.read(1 << 20), 10):
+                end = (end + chunk)[-200:]
+                if end.endswith(b"0\r\n\r\n"):
+                    break
+            assert b"[DONE]" in end
+            writer.close()
+            (final,) = await gateway.settled(1)
+            assert final.outcome == "completed"
+
+
+async def test_an_endpoint_whose_stream_broke_off_rests(
+    mock: MockProvider, http: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    provider = a_provider("only", "openai", mock.port)
+    models = (a_model(provider, "broken", "model@cut:3"), a_model(provider, "fine"))
+    key, text = a_key()
+    snapshot = a_snapshot(providers=(provider,), models=models, keys=(key,))
+    async with running_gateway(snapshot, tmp_path) as gateway:
+        answer = await call(http, gateway, text, "openai", a_body("openai", "broken", stream=True))
+        assert answer.errors
+        assert gateway.worker.board.resting_endpoints() == ["only-0"]
+        answer = await call(http, gateway, text, "openai", a_body("openai", "fine", stream=True))
+        assert answer.ended, "a lone endpoint is probed, not banned"
+        assert gateway.worker.board.resting_endpoints() == []
+
+
+async def test_the_total_deadline_is_told_before_any_attempt_too(
+    mock: MockProvider, http: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    held = threading.Event()
+    threads = ThreadPoolExecutor(1)
+    asyncio.get_running_loop().set_default_executor(threads)
+    snapshot, key = one_model(mock.port, "openai", timeouts=TimeoutsSpec(1, 5, 5, 0.3))
+    async with running_gateway(snapshot, tmp_path) as gateway:
+        threads.submit(held.wait, 10)
+        try:
+            body = a_body("openai", "work", text="x" * 100_000)
+            answer = await call(http, gateway, key, "openai", body)
+        finally:
+            held.set()
+        assert answer.status == 504
+        assert "total" in (answer.body or {})["error"]["message"]
+        assert gateway.records() == ([], [])
