@@ -173,6 +173,7 @@ class Attempts:
             clock=self._clock,
             on_malformed=lambda: metrics.add("malformed_events", (provider,)),
             on_heartbeat=lambda: metrics.add("heartbeats", (provider,)),
+            max_answer_bytes=self._max_answer_bytes,
         )
 
     async def _exchange_bytes(
@@ -230,7 +231,9 @@ class Attempts:
         body = await response.read_all(self._max_answer_bytes, timeouts.between_events)
         exchange.received_at = self._clock()
         if relay is not None:
-            return _close_failed(account, _classify(choice, response.status, headers, body))
+            # A whole answer where a stream was asked: of no use to the caller, but billed.
+            failure = _classify(choice, response.status, headers, body)
+            return _close_failed(account, failure, usage=_find_told_usage(choice, prepared, body))
         return await self._answer(exchange, choice, prepared, account, headers, body)
 
     async def _answer(
@@ -379,6 +382,14 @@ def _close_failed(
         error_detail=storable_detail(failure),
     )
     return failure
+
+
+def _find_told_usage(choice: Choice, prepared: Prepared, body: bytes) -> Usage:
+    try:
+        usage, _, _ = choice.adapter.read_answer(prepared.operation, body)
+    except ValueError:
+        return NOTHING_USED
+    return usage or NOTHING_USED
 
 
 def _find_upstream_id(headers: Mapping[bytes, bytes]) -> str:

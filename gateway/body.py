@@ -26,8 +26,8 @@ _YIELD_BYTES = 512 * 1024
 _VALUE_COST = 256
 """What a value costs besides its bytes, in bytes' worth of parsing."""
 
-_FLAT_COST = 4
-_DEPTH = 64
+_FLAT_BYTES = 16 * 1024
+_DEPTH = 12
 _MOST_VALUES = 250_000
 _LEAST_VALUE_BYTES = 8
 _DECIDING = frozenset(
@@ -348,36 +348,37 @@ class _Pieces:
         _refuse_look_alikes(data)
         return Body(raw, data, spans)
 
-    async def _parse(self, piece: bytes, depth: int) -> Any:
-        await self._worked(len(piece) + _VALUE_COST)
-        if len(piece) <= SMALL:
-            return _loads(piece)
+    async def _parse(self, piece: bytes | msgspec.Raw, depth: int) -> Any:
+        view = memoryview(piece)
+        await self._worked(len(view) + _VALUE_COST)
+        if len(view) <= SMALL:
+            return _loads(bytes(view))
         if depth > _DEPTH:
-            # Each level holds a copy of what is below it.
+            # A level may hold a copy of what is below it.
             raise InvalidJSON(f"the body is nested too deeply (large values at most {_DEPTH} levels)")
-        if piece.startswith(b'"'):
+        first = view[:1].tobytes()
+        if first == b'"':
             return _string.decode(piece)
-        if piece.startswith(b"["):
+        if first == b"[":
             return await self._parse_list(piece, depth)
-        if piece.startswith(b"{"):
-            return (await self._parse_object(piece, depth))[0]
-        return _loads(piece)
+        if first == b"{":
+            return (await self._parse_object(bytes(view), depth))[0]
+        return _loads(bytes(view))
 
-    async def _parse_list(self, piece: bytes, depth: int) -> list[Any]:
-        if b'"' not in piece and b"{" not in piece and piece.find(b"[", 1) < 0:
-            return await self._parse_flat(piece)
-        _refuse_dense(piece, (b'",', b"},", b"],"))
-        return [await self._parse(bytes(item), depth + 1) for item in _items.decode(piece)]
+    async def _parse_list(self, piece: bytes | msgspec.Raw, depth: int) -> list[Any]:
+        if _is_flat(bytes(piece)):
+            return await self._parse_flat(bytes(piece))
+        return [await self._parse(item, depth + 1) for item in _items.decode(piece)]
 
     async def _parse_flat(self, piece: bytes) -> list[Any]:
         """A long list of numbers, such as tokens: cut at commas, since its values taken singly would be millions."""
         values: list[Any] = []
         start, end = 1, len(piece) - 1
         while start < end:
-            cut = piece.find(b",", start + SMALL, end)
+            cut = piece.find(b",", start + _FLAT_BYTES, end)
             cut = end if cut < 0 else cut
             values += _loads(b"[%b]" % piece[start:cut])
-            await self._worked(SMALL * _FLAT_COST)
+            await asyncio.sleep(0)
             start = cut + 1
         return values
 
@@ -395,6 +396,14 @@ class _Pieces:
             data[name] = await self._parse(piece, depth + 1)
         walk.finish()
         return data, walk.spans
+
+
+def _is_flat(piece: bytes) -> bool:
+    """Whether a list holds numbers and words only. Raises InvalidJSON for megabytes of other tiny values."""
+    if b'"' not in piece and b"{" not in piece and piece.find(b"[", 1) < 0:
+        return True
+    _refuse_dense(piece, (b'",', b"},", b"],"))
+    return False
 
 
 def _refuse_dense(piece: bytes | bytearray, marks: tuple[bytes, ...]) -> None:

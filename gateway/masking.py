@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from providers.adapters.base import Failure
+from tokenhub.core.usage import Usage
 
 MASK = "[redacted]"
 
@@ -24,6 +26,25 @@ def mask_failure(failure: Failure, secret: str) -> Failure:
         code=mask_text(failure.code, secret),
         param=mask_text(failure.param, secret),
     )
+
+
+def mask_usage(usage: Usage, secret: str) -> Usage:
+    """The usage with its raw object's texts masked. Figures are what it is kept for; texts are a server's to choose."""
+    raw = usage.raw
+    if raw is None or not secret or not any(isinstance(value, str | dict | list) for value in raw.values()):
+        return usage
+    masked = {name: _mask_value(value, secret) for name, value in raw.items()}
+    return usage if masked == raw else replace(usage, raw=masked)
+
+
+def _mask_value(value: Any, secret: str) -> Any:
+    if isinstance(value, str):
+        return mask_text(value, secret)
+    if isinstance(value, dict):
+        return {mask_text(name, secret): _mask_value(item, secret) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_mask_value(item, secret) for item in value]
+    return value
 
 
 def storable_detail(failure: Failure) -> str:

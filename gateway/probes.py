@@ -43,11 +43,11 @@ def find_askable(current: Current, board: HealthBoard) -> list[tuple[EndpointSpe
 
 async def is_healthy(endpoint: EndpointSpec, path: str, upstream: Upstream) -> bool:
     """Whether the endpoint's health page answers 2xx within 2 s."""
-    origin = Origin(endpoint.scheme, endpoint.host, endpoint.port)
-    request = UpstreamRequest(origin, b"GET", (endpoint.base_path + path).encode(), (), b"")
     try:
+        origin = Origin(endpoint.scheme, endpoint.host, endpoint.port)
+        request = UpstreamRequest(origin, b"GET", (endpoint.base_path + path).encode(), (), b"")
         response = await upstream.send(request, connect_timeout=TIMEOUT, head_timeout=TIMEOUT)
-    except UpstreamFault:
-        return False
+    except (UpstreamFault, ValueError):
+        return False  # ValueError: an address that can't be asked must not end the watch over the others.
     response.close()
     return 200 <= response.status < 300

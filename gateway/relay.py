@@ -111,6 +111,7 @@ class StreamRelay:
         clock: Callable[[], float],
         on_malformed: Callable[[], None],
         on_heartbeat: Callable[[], None],
+        max_answer_bytes: int,
     ) -> None:
         self._exchange = exchange
         self._account = account
@@ -124,6 +125,7 @@ class StreamRelay:
         self._deadline = ("first_event", self._timeouts.first_event)
         self._held: list[bytes] = []
         self._held_bytes = 0
+        self._most_held = min(MOST_HELD_BYTES, max_answer_bytes)
         self._seen = 0
         self.committed = False
         self.broken: Failure | None = None

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from gateway.exchange import Exchange
-from gateway.masking import mask_text
+from gateway.masking import mask_text, mask_usage
 from gateway.metrics import Metrics
 from providers.adapters.base import Target
 from tokenhub.core.attempts import AttemptFinal, AttemptIntent, Outcome
@@ -173,7 +173,7 @@ class Account:
             return
         self._closed = True
         ledger, target, secret = self._ledger, self.target, self.target.secret
-        self.usage = usage
+        self.usage = usage = mask_usage(usage, secret)
         self.cost_nanos = price_usage(usage, target.model.price)
         duration = ledger.clock() - self.opened_at
         first = self.first_content_at - self.opened_at if self.first_content_at else -0.001

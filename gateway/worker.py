@@ -86,9 +86,8 @@ class Worker:
         self.stopping = True
         for task in self._tasks:
             task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        # What one of them died of must not keep the rest, the journal above all, from being closed.
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.network.aclose()
 
     def readiness(self) -> tuple[int, bytes]:

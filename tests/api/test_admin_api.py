@@ -35,6 +35,30 @@ def test_without_a_token_the_answer_is_a_problem_with_a_challenge(cast: Cast) ->
     assert body["request_id"] == answer["x-tokenhub-request-id"]
 
 
+@pytest.mark.parametrize("depth", [65, 5_000, 100_000])
+def test_a_deeply_nested_body_is_refused_as_a_problem(ask: Ask, depth: int) -> None:
+    answer = ask("post", "teams", '{"name":' + "[" * depth + "]" * depth + "}")
+    body = answer.json()
+    assert (answer.status_code, answer["Content-Type"]) == (400, PROBLEM)
+    assert (body["code"], body["detail"]) == (
+        "invalid_request",
+        "The body is nested deeper than 64 levels.",
+    )
+
+
+def test_a_body_of_64_levels_is_read(ask: Ask) -> None:
+    answer = ask("post", "teams", '{"name":' + "[" * 63 + "]" * 63 + "}")
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["path"].startswith("name")
+
+
+def test_a_body_over_django_s_limit_is_a_413_problem(ask: Ask) -> None:
+    answer = ask("post", "teams", '{"name":"' + "a" * settings.DATA_UPLOAD_MAX_MEMORY_SIZE + '"}')
+    body = answer.json()
+    assert (answer.status_code, answer["Content-Type"]) == (413, PROBLEM)
+    assert (body["code"], body["status"]) == ("payload_too_large", 413)
+
+
 def test_wrong_revoked_and_expired_tokens_are_refused_and_never_repeated(cast: Cast) -> None:
     revoked, revoked_secret = access.create_admin_token(CAST, name="r", service="s")
     access.revoke_admin_token(CAST, revoked)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import stat
 import subprocess
 import sys
 from contextlib import closing
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from providers.mock import closed_port, mock_process
 from tests.bootstrap.conftest import Manage, clean_environment
 from tokenhub.core.keys import find_key_parts, mint_key
 from tokenhub.core.snapshot import decode_snapshot
@@ -120,6 +122,44 @@ def test_the_usual_variables_make_providers_that_refer_to_them(manage: Manage, t
         ("vllm", "vllm", "http://127.0.0.1:8000", "none", ""),
     ]
     assert "+ " not in manage("bootstrap", **vendors).stdout
+
+
+def test_the_first_start_takes_over_the_models_of_a_vendor_that_answers(
+    manage: Manage, tmp_path: Path
+) -> None:
+    with mock_process(dialect="vllm", models=("small", "org/large")) as vendor:
+        told = {"VLLM_BASE_URL": f"{vendor.origin}/v1"}
+        first = manage("bootstrap", **told).stdout
+        assert "+ 2 models of vllm" in first
+        assert "There are no models yet" not in first
+        query = "SELECT name, upstream_name, enabled FROM providers_model ORDER BY name"
+        found = [("org/large", "org/large", 1), ("small", "small", 1)]
+        assert rows(tmp_path / "data", query) == found
+        assert "models of vllm" not in manage("bootstrap", **told).stdout
+        assert rows(tmp_path / "data", query) == found
+    latest = "SELECT payload FROM snapshots_configrevision ORDER BY revision DESC LIMIT 1"
+    ((payload,),) = rows(tmp_path / "data", latest)
+    assert {model.name for model in decode_snapshot(bytes(payload)).models} == {"small", "org/large"}
+
+
+def test_a_vendor_that_can_not_be_reached_is_a_note_and_no_reason_not_to_start(
+    manage: Manage, tmp_path: Path
+) -> None:
+    with closed_port() as port:
+        done = manage("bootstrap", VLLM_BASE_URL=f"http://127.0.0.1:{port}")
+    assert f"+ provider vllm at http://127.0.0.1:{port}" in done.stdout
+    assert "note: the models of vllm could not be listed" in done.stdout
+    assert "configuration revision 1 is in force" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert rows(tmp_path / "data", "SELECT COUNT(*) FROM providers_model") == [(0,)]
+
+
+def test_with_both_secrets_given_the_first_start_makes_the_data_folder(
+    manage: Manage, tmp_path: Path
+) -> None:
+    given = {"TOKENHUB_SECRET_KEY": "s" * 40, "TOKENHUB_KEY_PEPPER": "p" * 40}
+    assert "revision 1 is in force" in manage("bootstrap", "--wait", "1", **given).stdout
+    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
 
 
 def test_a_configuration_file_with_a_mistake_stops_the_start_with_its_line(

@@ -14,8 +14,8 @@ import pytest
 
 from providers.mock import MockProvider
 from tests.builders import a_key, a_model, a_provider, a_snapshot, an_alias
-from tests.fakes.raw_server import RawConnection, serve
-from tests.gateway.calls import PATHS, a_body, a_head, call
+from tests.fakes.raw_server import RawConnection, Script, serve
+from tests.gateway.calls import PATHS, Client, a_body, a_head, call
 from tests.gateway.serving import RunningGateway, running_gateway
 from tokenhub.core.specs import Snapshot, TimeoutsSpec
 
@@ -80,30 +80,33 @@ async def test_a_stream_flag_on_an_operation_that_never_streams_changes_nothing(
         assert final.outcome == "completed"
 
 
-async def test_usage_of_an_answer_that_could_not_be_translated_is_booked(
-    http: httpx.AsyncClient, tmp_path: Path
-) -> None:
-    told = {
-        "object": "chat.completion",
-        "choices": [],
-        "usage": {"prompt_tokens": 50, "completion_tokens": 9},
-    }
+def answering(told: dict[str, object]) -> Script:
+    """A provider that answers every request whole, with this object."""
     answer = json.dumps(told).encode()
 
     async def script(connection: RawConnection) -> None:
         await connection.request()
-        length = str(len(answer)).encode()
-        connection.send(
-            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: "
-            + length
-            + b"\r\n\r\n"
-            + answer
-        )
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+        connection.send(head % len(answer) + answer)
 
-    async with serve(script) as raw:
+    return script
+
+
+USED = {"prompt_tokens": 50, "completion_tokens": 9}
+A_CHOICE = {"index": 0, "message": {"role": "assistant", "content": "hello"}, "finish_reason": "stop"}
+
+
+@pytest.mark.parametrize(
+    ("client", "choices", "stream"), [("anthropic", [], False), ("openai", [A_CHOICE], True)]
+)
+async def test_usage_is_booked_of_an_answer_that_is_of_no_use_to_the_caller(
+    client: Client, choices: list[object], stream: bool, http: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    told = {"object": "chat.completion", "choices": choices, "usage": USED}
+    async with serve(answering(told)) as raw:
         snapshot, key = one_model(raw.port, "openai")
         async with running_gateway(snapshot, tmp_path) as gateway:
-            refused = await call(http, gateway, key, "anthropic", a_body("anthropic", "work"))
+            refused = await call(http, gateway, key, client, a_body(client, "work", stream=stream))
             assert refused.status == 502
             (final,) = await gateway.settled(1)
             assert (final.outcome, final.usage.input, final.usage.output) == ("failed", 50, 9)

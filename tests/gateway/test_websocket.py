@@ -143,7 +143,9 @@ async def test_a_bad_message_is_told_and_the_socket_stays_open(
 
 
 @pytest.mark.parametrize("key", ["", "a bad one"])
-async def test_without_a_good_key_a_socket_takes_no_request(key: str, mock: MockProvider, tmp_path: Path) -> None:
+async def test_without_a_good_key_a_socket_takes_no_request(
+    key: str, mock: MockProvider, tmp_path: Path
+) -> None:
     snapshot, _ = one_model(mock.port)
     async with running_gateway(snapshot, tmp_path) as gateway, socket_to(gateway, key) as socket:
         if not key:

@@ -67,6 +67,12 @@ def test_an_endpoint_s_url_is_normalised(given: str, stored: str) -> None:
         "https://api.example.com/a%2fb",
         "https://api.example.com/a\r\nHost: x",
         "https://[::1",
+        "http://h.example/a\r\nb",
+        "http://h.example/a\tb",
+        "http://h.example\n",
+        "http://h.example/\x00",
+        "http://[::1%25eth0]",
+        "http://[fe80::1%eth0]:8000",
     ],
 )
 def test_other_urls_are_refused(url: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from tokenhub.environment import (
     is_secret,
     load_settings,
     option_names,
+    with_data_folder,
     with_generated_secrets,
 )
 
@@ -269,6 +271,46 @@ def test_a_data_folder_that_can_not_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file where the folder should be")
     with pytest.raises(SettingInvalid, match="TOKENHUB_DATA_DIR"):
         with_generated_secrets(TokenhubSettings(data_dir=tmp_path / "data"))
+
+
+def mode_of(folder: Path) -> int:
+    """Its permissions."""
+    return stat.S_IMODE(folder.stat().st_mode)
+
+
+def test_the_data_folder_is_made_for_the_owner_only(tmp_path: Path) -> None:
+    settings = TokenhubSettings(data_dir=tmp_path / "new" / "data", secret_key=LONG, key_pepper=LONG.encode())
+    assert with_data_folder(settings) is settings
+    assert mode_of(settings.data_dir) == 0o700
+
+
+def test_an_existing_data_folder_is_closed_to_others(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data").chmod(0o755)
+    with_data_folder(TokenhubSettings(data_dir=tmp_path / "data"))
+    assert mode_of(tmp_path / "data") == 0o700
+
+
+def test_a_folder_that_is_shared_on_purpose_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data").chmod(0o1777)
+    with_data_folder(TokenhubSettings(data_dir=tmp_path / "data"))
+    assert mode_of(tmp_path / "data") == 0o1777
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_volume_of_somebody_else_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data").chmod(0o775)
+    os.chown(tmp_path / "data", 12345, 12345)
+    with_data_folder(TokenhubSettings(data_dir=tmp_path / "data"))
+    assert mode_of(tmp_path / "data") == 0o775
+
+
+def test_a_data_folder_that_can_not_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file where the folder should be")
+    with pytest.raises(SettingInvalid, match="TOKENHUB_DATA_DIR"):
+        with_data_folder(TokenhubSettings(data_dir=tmp_path / "data"))
 
 
 def test_a_damaged_secret_is_refused_and_kept(tmp_path: Path) -> None:

@@ -90,3 +90,31 @@ def test_django_writes_through_the_same_redaction(repository: Path, tmp_path: Pa
     )
     (line,) = done.stderr.splitlines()
     assert json.loads(line)["message"] == "failed with [redacted]"
+
+
+CONTENT_LOGGERS = (
+    "django.db.backends",
+    "django.template",
+    "uvicorn.error",
+    "websockets",
+    "websockets.server",
+)
+
+
+@pytest.mark.parametrize(("level", "shown"), [("debug", "info"), ("info", "info"), ("error", "error")])
+def test_loggers_that_write_content_at_debug_never_go_below_info(
+    repository: Path, level: str, shown: str
+) -> None:
+    program = (
+        "import json, logging.config; from tokenhub.logs import build_logging; "
+        f"logging.config.dictConfig(build_logging({level!r}, 'json')); "
+        f"names = {CONTENT_LOGGERS!r} + ('tokenhub',); "
+        "print(json.dumps([logging.getLevelName(logging.getLogger(n).getEffectiveLevel()) for n in names]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=repository, capture_output=True, text=True, check=True
+    )
+    *content, ours = json.loads(done.stdout)
+    assert content[1:] == [shown.upper()] * 4
+    assert content[0] == "INFO"
+    assert ours == level.upper()

@@ -10,10 +10,10 @@ from django.db.models import Model
 from django_filters.rest_framework import DjangoFilterBackend
 from drf_spectacular.openapi import AutoSchema
 from rest_framework import serializers, status
+from rest_framework.exceptions import ParseError
 from rest_framework.filters import OrderingFilter, SearchFilter
 from rest_framework.generics import GenericAPIView
 from rest_framework.pagination import PageNumberPagination
-from rest_framework.exceptions import ParseError
 from rest_framework.parsers import JSONParser
 from rest_framework.permissions import BasePermission
 from rest_framework.renderers import JSONRenderer
@@ -37,6 +37,7 @@ class NumberedPages(PageNumberPagination):
 
 
 MAX_DEPTH = 64
+_TOO_DEEP = f"The body is nested deeper than {MAX_DEPTH} levels."
 
 
 class BoundedJSONParser(JSONParser):
@@ -51,19 +52,20 @@ class BoundedJSONParser(JSONParser):
         except RecursionError:
             # Deeper than the interpreter's own parser goes.
             raise ParseError(_TOO_DEEP) from None
-        level = [value]
-        for _ in range(MAX_DEPTH + 1):
-            level = [inner for outer in level if isinstance(outer, dict | list) for inner in _members(outer)]
+        level = _containers([value])
+        for _ in range(MAX_DEPTH):
             if not level:
                 return value
-        raise ParseError(_TOO_DEEP)
+            level = _containers(
+                inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer)
+            )
+        if level:
+            raise ParseError(_TOO_DEEP)
+        return value
 
 
-_TOO_DEEP = f"The body is nested deeper than {MAX_DEPTH} levels."
-
-
-def _members(outer: dict[str, Any] | list[Any]) -> Iterable[Any]:
-    return outer.values() if isinstance(outer, dict) else outer
+def _containers(values: Iterable[Any]) -> list[Any]:
+    return [value for value in values if isinstance(value, dict | list)]
 
 
 class ControlView(APIView):
