@@ -182,9 +182,9 @@ class StreamRelay:
                 self._account.events += 1
                 if not self.committed:
                     self._held_bytes += len(data)
-                    if self._held_bytes > MOST_HELD_BYTES:
+                    if self._held_bytes > self._most_held:
                         raise EventTooLarge(
-                            f"the stream began with over {MOST_HELD_BYTES} bytes without content"
+                            f"the stream began with over {self._most_held} bytes without content"
                         )
             if signal:
                 self._seen |= signal
