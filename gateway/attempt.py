@@ -311,7 +311,11 @@ class Attempts:
 
     def _tell_board(self, choice: Choice, failure: Failure | None) -> None:
         endpoint_id, credential_id = choice.target.endpoint.id, choice.credential.id
-        if failure is None or failure.kind in ("fatal", "context_overflow", "content_filter"):
+        if (
+            failure is None
+            or failure.of_model
+            or failure.kind in ("fatal", "context_overflow", "content_filter")
+        ):
             self._board.endpoint_works(endpoint_id)
         elif failure.kind == "rate_limited":
             self._board.credential_limited(credential_id, choice.candidate.model.id, failure.retry_after)

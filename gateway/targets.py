@@ -51,7 +51,7 @@ class TargetPicker:
             self._spent_credentials.add(choice.credential.id)
             if not choice.credential.id:
                 self._spent_candidates.add(model.id)
-        elif failure.kind == "transient":
+        elif failure.kind == "transient" and not failure.of_model:
             self._tried_endpoints.add(choice.target.endpoint.id)
         else:
             self._spent_candidates.add(model.id)

@@ -28,7 +28,7 @@ from usage._journal_files import SegmentName, clean_instance, list_segments
 from usage.ledger import Position, Refused, find_settled, forget_file, forget_old_files, load_offsets, settle
 from usage.models import UsageRecord
 from usage.quarantine import KeptAside, Quarantine
-from usage.rows import make_row, make_unsettled_row
+from usage.rows import LedgerRow, make_row, make_unsettled_row
 
 logger = logging.getLogger(__name__)
 
@@ -240,7 +240,7 @@ class Drainer:
     def _settle(
         self,
         owner: Owner,
-        rows: list[UsageRecord],
+        rows: list[LedgerRow],
         positions: list[Position],
         aside: list[KeptAside],
         tally: _Tally,
@@ -331,7 +331,7 @@ class Drainer:
         return longest * (0.5 + self._rand() / 2)
 
 
-def _make_rows(owner: Owner, refused: list[KeptAside]) -> Iterator[UsageRecord]:
+def _make_rows(owner: Owner, refused: list[KeptAside]) -> Iterator[LedgerRow]:
     """The rows of what is ready; an attempt that no row can hold goes to `refused`."""
     for attempt in owner.ready.values():
         try:
@@ -340,7 +340,7 @@ def _make_rows(owner: Owner, refused: list[KeptAside]) -> Iterator[UsageRecord]:
             refused.append(attempt.kept_aside(f"no row can hold it: {error}"[:300]))
 
 
-def _make_row(attempt: Attempt) -> UsageRecord:
+def _make_row(attempt: Attempt) -> LedgerRow:
     if attempt.final is None:
         return make_unsettled_row(attempt.intent)
     return make_row(attempt.intent, attempt.final)

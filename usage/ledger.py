@@ -10,6 +10,7 @@ from typing import Any
 from django.db import DataError, IntegrityError, connection, transaction
 
 from usage.models import JournalFile, UsageRecord
+from usage.rows import LedgerRow
 
 REFUSALS = (DataError, IntegrityError, OverflowError, TypeError, ValueError)
 """What a database or its driver raises for a row that it will never take, as opposed to one that it can't take now."""
@@ -30,11 +31,11 @@ class Position:
     offset: int
 
 
-Refused = list[tuple[UsageRecord, str]]
+Refused = list[tuple[LedgerRow, str]]
 
 
 def settle(
-    rows: Sequence[UsageRecord],
+    rows: Sequence[LedgerRow],
     positions: Iterable[Position],
     *,
     now: datetime,
@@ -100,7 +101,7 @@ def _ask_for_durable_commit() -> None:
             cursor.execute("SET LOCAL synchronous_commit = on")
 
 
-def _insert(rows: Sequence[UsageRecord]) -> Refused:
+def _insert(rows: Sequence[LedgerRow]) -> Refused:
     if not rows:
         return []
     try:
@@ -116,7 +117,7 @@ def _insert(rows: Sequence[UsageRecord]) -> Refused:
     return _insert(rows[:middle]) + _insert(rows[middle:])
 
 
-def _insert_all(rows: Sequence[UsageRecord]) -> None:
+def _insert_all(rows: Sequence[LedgerRow]) -> None:
     """By SQL of our own: `bulk_create` costs three times the CPU, which the requests of the same process would pay.
 
     Only a second row of an attempt is ignored; every other conflict is an error, unlike under SQLite's `INSERT OR IGNORE`.
@@ -145,8 +146,8 @@ def _list_columns() -> list[tuple[str, Callable[[Any], Any] | None]]:
     return [(field.attname, adapters.get(field.get_internal_type())) for field in fields]
 
 
-def _list_values(row: UsageRecord, columns: list[tuple[str, Callable[[Any], Any] | None]]) -> list[Any]:
-    values = row.__dict__
+def _list_values(row: LedgerRow, columns: list[tuple[str, Callable[[Any], Any] | None]]) -> list[Any]:
+    values = row.values
     return [values[name] if adapt is None else adapt(values[name]) for name, adapt in columns]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +19,9 @@ _TEXTS = {
     field.name: field.max_length
     for field in UsageRecord._meta.concrete_fields
     if field.get_internal_type() == "CharField" and not field.choices and field.name != "attempt_id"
+}
+_DEFAULTS = {
+    field.attname: field.get_default() for field in UsageRecord._meta.concrete_fields if not field.primary_key
 }
 _FROM_FINAL = (
     "served_model",
@@ -40,24 +44,33 @@ _FROM_INTENT = tuple(
 )
 
 
-def make_row(intent: AttemptIntent, final: AttemptFinal) -> UsageRecord:
-    """The unsaved row of a settled attempt. Raises ValueError for an id or a time that no row can hold."""
+@dataclass(frozen=True, slots=True)
+class LedgerRow:
+    """A row before it is stored: every column's value by name. A model instance would cost as much again as its insert."""
+
+    attempt_id: str
+    outcome: str
+    values: Mapping[str, Any]
+
+
+def make_row(intent: AttemptIntent, final: AttemptFinal) -> LedgerRow:
+    """The row of a settled attempt. Raises ValueError for an id or a time that no row can hold."""
     values = _intent_values(intent) | {name: getattr(final, name) for name in _FROM_FINAL}
     values |= _usage_values(final.usage)
     values["ended_at"] = _moment(final.ended_at)
     values["first_token_ms"] = final.first_token_ms if final.first_token_ms >= 0 else None
-    return UsageRecord(**_fitting(values))
+    return _fitting(values)
 
 
-def make_unsettled_row(intent: AttemptIntent) -> UsageRecord:
-    """The unsaved row of an attempt whose process died before its end was known: the input estimate, at the intent's rates.
+def make_unsettled_row(intent: AttemptIntent) -> LedgerRow:
+    """The row of an attempt whose process died before its end was known: the input estimate, at the intent's rates.
 
     What the provider generated meanwhile is not known; reconciliation with its invoice finds it. Raises ValueError.
     """
     usage = Usage(input=max(0, intent.input_estimate), source="estimated", method=UNSETTLED_METHOD)
     values = _intent_values(intent) | _usage_values(usage)
     values |= {"outcome": "unsettled", "ended_at": None, "cost_nanos": price_usage(usage, find_price(intent))}
-    return UsageRecord(**_fitting(values))
+    return _fitting(values)
 
 
 def find_price(intent: AttemptIntent) -> PriceSpec | None:
@@ -80,12 +93,13 @@ def _usage_values(usage: Usage) -> dict[str, Any]:
     return values
 
 
-def _fitting(values: dict[str, Any]) -> dict[str, Any]:
+def _fitting(values: dict[str, Any]) -> LedgerRow:
     """Texts cleaned and cut to their columns. Figures are left: one that does not fit is refused, not changed."""
     for name, length in _TEXTS.items():
-        if name in values:
-            values[name] = clean_text(str(values[name]))[:length]
-    return values
+        text = values.get(name)
+        if text:
+            values[name] = clean_text(text if type(text) is str else str(text))[:length]
+    return LedgerRow(values["attempt_id"], values["outcome"], _DEFAULTS | values)
 
 
 def _check_id(attempt_id: str) -> str:

@@ -64,6 +64,11 @@ class Failure:
         """Whether another target may serve the request."""
         return self.kind != "fatal"
 
+    @property
+    def of_model(self) -> bool:
+        """Whether it tells of this model, not of the endpoint: unknown there (404), or what it wrote was unfit (400)."""
+        return self.kind == "transient" and self.status in (400, 404)
+
 
 @record(frozen=True, slots=True)
 class Target:

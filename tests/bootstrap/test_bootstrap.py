@@ -103,14 +103,31 @@ def test_a_weak_password_is_refused_by_name_and_nothing_is_created(manage: Manag
     assert rows(tmp_path / "data", "SELECT COUNT(*) FROM providers_provider") == [(0,)]
 
 
+OFFLINE = """
+import socket, sys
+
+def refuse(event, arguments):
+    if event == "socket.getaddrinfo" and arguments[0] not in (None, "localhost", "127.0.0.1"):
+        raise socket.gaierror(socket.EAI_AGAIN, "this machine is offline")
+
+sys.addaudithook(refuse)
+"""
+"""A `sitecustomize` for commands that would ask the vendors themselves: they find the machine without a network."""
+
+
 def test_the_usual_variables_make_providers_that_refer_to_them(manage: Manage, tmp_path: Path) -> None:
     secret = "sk-test-0123456789abcdef"
+    (tmp_path / "offline").mkdir()
+    (tmp_path / "offline" / "sitecustomize.py").write_text(OFFLINE)
     vendors = {
         "OPENAI_API_KEY": secret,
         "ANTHROPIC_API_KEY": secret,
         "VLLM_BASE_URL": "http://127.0.0.1:8000/v1/",
+        "PYTHONPATH": str(tmp_path / "offline"),
     }
     done = manage("bootstrap", **vendors)
+    for name in ("openai", "anthropic"):
+        assert f"note: the models of {name} could not be listed" in done.stdout
     assert secret not in done.stdout + done.stderr
     query = (
         "SELECT p.name, p.kind, e.url, c.source, c.reference FROM providers_provider p "

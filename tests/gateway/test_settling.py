@@ -219,3 +219,31 @@ async def test_the_total_deadline_is_told_before_any_attempt_too(
         assert answer.status == 504
         assert "total" in (answer.body or {})["error"]["message"]
         assert gateway.records() == ([], [])
+
+
+async def test_a_model_that_an_endpoint_does_not_know_leaves_its_other_models_alone(
+    http: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    good = {"object": "chat.completion", "choices": [A_CHOICE], "usage": USED}
+
+    async def script(connection: RawConnection) -> None:
+        while True:
+            request = await connection.request()
+            gone = b'"gone"' in request.body
+            body = json.dumps({"error": {"message": "no such model"}} if gone else good).encode()
+            status = b"404 Not Found" if gone else b"200 OK"
+            head = b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+            connection.send(head % (status, len(body)) + body)
+
+    async with serve(script) as raw:
+        provider = a_provider("only", "openai", raw.port)
+        models = (a_model(provider, "first", "gone"), a_model(provider, "second", "here"))
+        key, text = a_key()
+        snapshot = a_snapshot(
+            providers=(provider,), models=models, aliases=(an_alias("work", *models),), keys=(key,)
+        )
+        async with running_gateway(snapshot, tmp_path) as gateway:
+            answer = await call(http, gateway, text, "openai", a_body("openai", "work"))
+            assert (answer.status, answer.text) == (200, "hello")
+            assert gateway.worker.board.resting_endpoints() == []
+            assert [final.outcome for final in await gateway.settled(2)] == ["failed", "completed"]
