@@ -15,6 +15,7 @@ WORKDIR /app
 COPY manage.py ./
 COPY tokenhub ./tokenhub
 COPY gateway ./gateway
+COPY orchestration ./orchestration
 COPY access ./access
 COPY console ./console
 COPY providers ./providers

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from gateway.body import SMALL, ClientGone
 from gateway.exchange import Exchange, Headers, header_value
@@ -105,11 +106,7 @@ class Attempts:
 
     async def _attempt(self, exchange: Exchange, choice: Choice) -> Failure | None:
         """One attempt, one account. None: the caller has been answered."""
-        if len(exchange.body.raw) <= SMALL:
-            prepared = self._prepare(exchange, choice)
-        else:
-            # Translating megabytes takes its time; in a thread it shares the interpreter with the other requests.
-            prepared = await asyncio.to_thread(self._prepare, exchange, choice)
+        prepared = await _off_loop(len(exchange.body.raw), self._prepare, exchange, choice)
         account = self._ledger.open(exchange, choice.target, choice.credential.id)
         account.translated = not prepared.native
         exchange.drain = choice.target.provider.on_disconnect == "drain"
@@ -219,7 +216,10 @@ class Attempts:
         account.upstream_request_id = _find_upstream_id(headers)
         timeouts = choice.target.provider.timeouts
         if not 200 <= response.status < 300:
-            body = await response.read_all(_ERROR_BODY_LIMIT, timeouts.between_events)
+            try:
+                body = await response.read_all(_ERROR_BODY_LIMIT, timeouts.between_events)
+            except UpstreamFault:
+                body = b""  # The status says enough; a refusal must not pass for a broken endpoint.
             return _close_failed(account, _classify(choice, response.status, headers, body))
         if headers.get(b"content-encoding", b"identity") not in (b"identity", b""):
             # We asked for none; relaying it would hide usage and errors from us.
@@ -247,12 +247,18 @@ class Attempts:
     ) -> Failure | None:
         """A whole answer: checked, accounted, then sent."""
         try:
-            usage, finish, model = choice.adapter.read_answer(prepared.operation, body)
+            usage, finish, model = await _off_loop(
+                len(body), choice.adapter.read_answer, prepared.operation, body
+            )
         except ValueError:
             return _close_failed(account, _classify(choice, 200, headers, body))
         account.served_model = model
         try:
-            out = body if prepared.native else self._translate(exchange, choice, body)
+            out = (
+                body
+                if prepared.native
+                else await _off_loop(len(body), self._translate, exchange, choice, body)
+            )
         except ValueError:
             # No answer for this caller, but the provider told what it bills.
             failure = _classify(choice, 200, headers, body)
@@ -348,6 +354,13 @@ class Attempts:
         if origin is None:
             origin = self._origins[key] = Origin(*key)
         return origin
+
+
+async def _off_loop[Result](size: int, work: Callable[..., Result], *arguments: Any) -> Result:
+    """The work's result. On megabytes it takes its time, so there a thread does it, beside the other requests."""
+    if size <= SMALL:
+        return work(*arguments)
+    return await asyncio.to_thread(work, *arguments)
 
 
 def wants_usage(exchange: Exchange) -> bool:

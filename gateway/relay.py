@@ -164,8 +164,10 @@ class StreamRelay:
                 chunk = await response.read(max(0.0, until - self._clock()))
             events = reader.feed(chunk) if chunk else reader.finish()
             if events:
-                since, self._deadline = self._clock(), ("between_events", self._timeouts.between_events)
                 self._take(events)
+                if self.committed:
+                    # Pings and comments before the content are no answer yet: the first deadline runs on.
+                    since, self._deadline = self._clock(), ("between_events", self._timeouts.between_events)
                 if self._seen & STOP:
                     return bool(self._seen & END) and self.committed
                 if self.committed and self._held:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from gateway.health import HealthBoard
 from providers.adapters.base import Adapter, Failure, Target
 from providers.adapters.registry import get_adapter
-from routing.engine.plan import Candidate, Plan, choose_endpoint
+from routing.engine.plan import Candidate, Plan, choose_endpoint, draw_order
 from tokenhub.core.errors import TokenhubError
 from tokenhub.core.records import record
 from tokenhub.core.specs import CredentialSpec, EndpointSpec, ModelSpec
@@ -33,7 +33,7 @@ class TargetPicker:
     """Hands out the attempts of one request. `rng` gives numbers in [0, 1)."""
 
     def __init__(self, plan: Plan, board: HealthBoard, keyring: Keyring, rng: Callable[[], float]) -> None:
-        self._candidates = plan.candidates
+        self._candidates = draw_order(plan.candidates, rng) if len(plan.candidates) > 1 else plan.candidates
         self._board = board
         self._keyring = keyring
         self._rng = rng

@@ -27,10 +27,12 @@ class Features:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One target, authorised and able, in the plan's order."""
+    """One target, authorised and able, in the plan's order. Those of one `rank` share the load by `weight`."""
 
     provider: ProviderSpec
     model: ModelSpec
+    rank: int = 0
+    weight: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +75,11 @@ def make_plan(snapshot: Snapshot, key: KeySpec, features: Features) -> Plan:
     Raises ModelNotFound (with near names), PermissionDenied (no target is the key's), or NothingEligible (with the reason
     for each target).
     """
-    models, reason = _resolve(snapshot, key, features.asked)
+    targets, reason = _resolve(snapshot, key, features.asked)
     candidates: list[Candidate] = []
     refusals: list[Refusal] = []
     denied = 0
-    for model in models:
+    for model, rank, weight in targets:
         provider = snapshot.provider_by_id[model.provider_id]
         if not _grants(snapshot, key.allowed_models, features.asked, model):
             denied += 1
@@ -87,17 +89,20 @@ def make_plan(snapshot: Snapshot, key: KeySpec, features: Features) -> Plan:
         if refused:
             refusals.append(Refusal(provider.name, model.name, refused))
         else:
-            candidates.append(Candidate(provider, model))
+            candidates.append(Candidate(provider, model, rank, weight))
     if not candidates:
-        _refuse(features.asked, refusals, all_denied=0 < denied == len(models))
+        _refuse(features.asked, refusals, all_denied=0 < denied == len(targets))
     return Plan(tuple(candidates), tuple(refusals), reason)
 
 
-def _resolve(snapshot: Snapshot, key: KeySpec, asked: str) -> tuple[Sequence[ModelSpec], str]:
+def _resolve(
+    snapshot: Snapshot, key: KeySpec, asked: str
+) -> tuple[Sequence[tuple[ModelSpec, int, int]], str]:
+    """The targets of a name as (model, rank, weight), and the rule that gave them. A model's own providers keep their order."""
     alias = snapshot.alias_by_name.get(asked)
     if alias is not None:
         ordered = sorted(alias.targets, key=lambda target: target.priority)
-        return [snapshot.model_by_id[target.model_id] for target in ordered], f"alias={asked}"
+        return [(snapshot.model_by_id[t.model_id], t.priority, t.weight) for t in ordered], f"alias={asked}"
     models = snapshot.models_by_name.get(asked)
     if not models:
         near = _near_names(asked, list_visible_names(snapshot, key))
@@ -108,7 +113,7 @@ def _resolve(snapshot: Snapshot, key: KeySpec, asked: str) -> tuple[Sequence[Mod
             hint=hint,
             details={"near": near},
         )
-    return models, "model"
+    return [(model, rank, 1) for rank, model in enumerate(models)], "model"
 
 
 def _near_names(asked: str, names: Sequence[str]) -> list[str]:
@@ -159,6 +164,17 @@ def _refuse(asked: str, refusals: Sequence[Refusal], *, all_denied: bool) -> Non
         param="model",
         details={"candidates": told},
     )
+
+
+def draw_order(candidates: Sequence[Candidate], draw: Callable[[], float]) -> Sequence[Candidate]:
+    """The candidates by rank; within a rank drawn one after the other, each with its weight's chance to be next.
+
+    `draw` gives numbers in [0, 1). Efraimidis and Spirakis, "Weighted random sampling with a reservoir" (2006).
+    """
+    if len({candidate.rank for candidate in candidates}) == len(candidates):
+        return candidates
+    keys = [(c.rank, -((1.0 - draw()) ** (1.0 / max(c.weight, 1)))) for c in candidates]
+    return [candidates[at] for at in sorted(range(len(candidates)), key=keys.__getitem__)]
 
 
 def choose_endpoint(

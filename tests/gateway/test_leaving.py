@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from dataclasses import replace
@@ -95,6 +96,33 @@ async def test_with_no_room_left_for_draining_a_leaver_is_cut_off(tmp_path: Path
             await read_some_then_leave(gateway, key, "openai", b"content", stream=True)
             (final,) = await gateway.settled(1)
             assert final.outcome == "cancelled"
+
+
+async def test_pings_alone_do_not_put_off_the_first_deadline(http: httpx.AsyncClient, tmp_path: Path) -> None:
+    async def ping(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b'event: ping\ndata: {"type": "ping"}\n\n: still here\n\n')
+                await writer.drain()
+                await asyncio.sleep(0.05)
+
+    async with MockProvider() as mock, await asyncio.start_server(ping, "127.0.0.1", 0) as server:
+        pinging = a_provider(
+            "pinging", "anthropic", server.sockets[0].getsockname()[1], timeouts=TimeoutsSpec(1, 0.5, 5, 9)
+        )
+        good = a_provider("good", "anthropic", mock.port)
+        models = (a_model(pinging, "first"), a_model(good, "second"))
+        key, text = a_key()
+        snapshot = a_snapshot(
+            providers=(pinging, good), models=models, aliases=(an_alias("work", *models),), keys=(key,)
+        )
+        async with running_gateway(snapshot, tmp_path) as gateway:
+            answer = await call(http, gateway, text, "anthropic", a_body("anthropic", "work", stream=True))
+            assert answer.ended
+            assert answer.headers["x-tokenhub-provider"] == "good"
+            assert [final.outcome for final in await gateway.settled(2)] == ["failed", "completed"]
 
 
 DEADLINES = [

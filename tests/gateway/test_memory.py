@@ -82,7 +82,7 @@ async def ask(gateway: RunningGateway, key: str) -> tuple[asyncio.StreamReader, 
 @pytest.mark.slow
 async def test_a_long_stream_passes_through_in_flat_memory(tmp_path: Path) -> None:
     size = 200 * MEGABYTE
-    async with flooded(size, tmp_path) as (gateway, flood, key):
+    async with flooded(size, tmp_path) as (gateway, _, key):
         reader, writer = await ask(gateway, key)
         await reader.read(MEGABYTE)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

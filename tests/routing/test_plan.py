@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from routing.engine.plan import Features, make_plan
+from routing.engine.plan import Features, choose_endpoint, draw_order, make_plan
 from tests.builders import a_key, a_model, a_provider, a_snapshot, an_alias
 from tokenhub.core.errors import NothingEligible, PermissionDenied
-from tokenhub.core.specs import AliasSpec
+from tokenhub.core.specs import AliasSpec, AliasTargetSpec, EndpointSpec
 
 CHAT = frozenset({"chat"})
 
@@ -44,3 +48,49 @@ def test_a_key_without_any_of_the_targets_is_refused() -> None:
     snapshot = a_snapshot(providers=(provider,), models=(a_model(provider, "work"),), keys=(key,))
     with pytest.raises(PermissionDenied):
         make_plan(snapshot, key, Features("work", CHAT))
+
+
+def test_targets_of_one_priority_share_by_weight_and_those_behind_come_after() -> None:
+    provider = a_provider("only", "openai", 1)
+    models = tuple(a_model(provider, name) for name in ("heavy", "light", "spare"))
+    targets = (
+        AliasTargetSpec(models[0].id, 0, 9),
+        AliasTargetSpec(models[1].id, 0, 1),
+        AliasTargetSpec(models[2].id, 1, 100),
+    )
+    key, _ = a_key()
+    snapshot = a_snapshot(
+        providers=(provider,), models=models, aliases=(AliasSpec("work", targets),), keys=(key,)
+    )
+    plan = make_plan(snapshot, key, Features("work", CHAT))
+    draw = random.Random(7).random
+    first: Counter[str] = Counter()
+    for _ in range(2000):
+        ordered = [candidate.model.name for candidate in draw_order(plan.candidates, draw)]
+        assert sorted(ordered[:2]) == ["heavy", "light"]
+        assert ordered[2] == "spare"
+        first[ordered[0]] += 1
+    assert 1700 < first["heavy"] < 1900
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.integers(0, 50), st.booleans()), max_size=8),
+    st.floats(0, 1, exclude_max=True),
+)
+def test_the_chosen_endpoint_is_usable_and_has_the_least_load_for_its_weight(
+    drawn: list[tuple[int, bool, int, bool]], tie: float
+) -> None:
+    endpoints = [
+        EndpointSpec(str(number), "http", "127.0.0.1", 1, weight=weight, draining=draining)
+        for number, (weight, draining, _, _) in enumerate(drawn)
+    ]
+    loads = {endpoint.id: drawn[int(endpoint.id)][2] for endpoint in endpoints}
+    usable = {endpoint.id: drawn[int(endpoint.id)][3] for endpoint in endpoints}
+    open_ones = [e for e in endpoints if e.weight and not e.draining and usable[e.id]]
+    chosen = choose_endpoint(endpoints, lambda e: loads[e.id], lambda e: usable[e.id], tie)
+    if not open_ones:
+        assert chosen is None
+    else:
+        assert chosen in open_ones
+        least = min((loads[e.id] + 1) / e.weight for e in open_ones)
+        assert (loads[chosen.id] + 1) / chosen.weight == least

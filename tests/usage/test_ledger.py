@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -14,7 +15,7 @@ from usage.appendonly import AppendOnly, LedgerDoor, open_ledger_door
 from usage.ledger import Position, settle
 from usage.models import JournalFile, UsageRecord
 from usage.recompute import Difference, find_differences
-from usage.rows import make_row, make_unsettled_row
+from usage.rows import LedgerRow, make_row, make_unsettled_row
 
 pytestmark = pytest.mark.django_db
 
@@ -22,9 +23,7 @@ NOW = datetime(2026, 11, 1, tzinfo=UTC)
 
 
 def add_row(number: int = 1, **changes: object) -> UsageRecord:
-    row = make_row(make_intent(number), make_final(number))
-    for name, value in changes.items():
-        setattr(row, name, value)
+    row = UsageRecord(**(make_row(make_intent(number), make_final(number)).values | changes))
     row.save()
     return row
 
@@ -92,9 +91,9 @@ def test_a_second_row_of_an_attempt_is_not_taken_and_the_first_stays() -> None:
 
 def test_rows_that_break_a_constraint_are_handed_back_not_dropped() -> None:
     rows = [make_row(make_intent(number), make_final(number)) for number in range(9)]
-    rows[4].input = -1
-    rows[6].outcome = None
-    refused: list[tuple[UsageRecord, str]] = []
+    rows[4] = replace(rows[4], values=rows[4].values | {"input": -1})
+    rows[6] = replace(rows[6], values=rows[6].values | {"outcome": None})
+    refused: list[tuple[LedgerRow, str]] = []
     settle(rows, [], now=NOW, on_refused=refused.extend)
     assert [row.attempt_id for row, _ in refused] == ["att-4", "att-6"]
     assert UsageRecord.objects.count() == 7
@@ -115,9 +114,12 @@ def test_rows_and_offsets_are_one_transaction() -> None:
 def test_every_row_is_reproduced_from_its_own_figures(capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(20):
         add_row(number)
-    make_unsettled_row(make_intent(20)).save()
-    make_row(make_intent(21, price_rates=None), make_final(21, cost_nanos=None)).save()
-    make_row(make_intent(22), make_final(22, "failed", usage=Usage(source="none"), cost_nanos=0)).save()
+    for row in (
+        make_unsettled_row(make_intent(20)),
+        make_row(make_intent(21, price_rates=None), make_final(21, cost_nanos=None)),
+        make_row(make_intent(22), make_final(22, "failed", usage=Usage(source="none"), cost_nanos=0)),
+    ):
+        UsageRecord(**row.values).save()
     assert list(find_differences()) == []
     call_command("usage_recompute")
     out = capsys.readouterr().out

@@ -35,9 +35,8 @@ def rows() -> list[UsageRecord]:
             team="ab"[number % 2],
         )
         unpriced: dict[str, Any] = {} if number % 5 else {"cost_nanos": None}
-        made.append(
-            make_row(intent, make_final(number, **unpriced)) if number % 7 else make_unsettled_row(intent)
-        )
+        row = make_row(intent, make_final(number, **unpriced)) if number % 7 else make_unsettled_row(intent)
+        made.append(UsageRecord(**row.values))
     UsageRecord.objects.bulk_create(made)
     return made
 
@@ -98,9 +97,8 @@ def test_the_dearest_group_comes_first_and_filters_hold() -> None:
 def test_sums_beyond_64_bits_of_tokens_are_exact_where_the_database_can(database_kind: str) -> None:
     usage = Usage(input=2**62)
     for number in (100, 101):
-        make_row(
-            make_intent(number, started_at=END.timestamp()), make_final(number, usage=usage, cost_nanos=0)
-        ).save()
+        intent = make_intent(number, started_at=END.timestamp())
+        UsageRecord(**make_row(intent, make_final(number, usage=usage, cost_nanos=0)).values).save()
     if database_kind == "postgres":
         assert get_total(END, END + timedelta(days=1)).usage["input"] == 2**63
     else:

@@ -21,7 +21,8 @@ CAPABILITIES = (
     "audio",
     "documents",
 )
-"""What a model may be able to do. A request that needs one goes only to models that have it."""
+"""What a model may be able to do. A request goes only to models that have its operation (chat, completions, embeddings); the
+others are told to operators, and decide nothing yet."""
 
 SCOPES = ("chat", "completions", "embeddings", "models", "count_tokens")
 """What a key may be allowed to do; an empty scope list on a key allows nothing."""
@@ -29,7 +30,7 @@ SCOPES = ("chat", "completions", "embeddings", "models", "count_tokens")
 
 @dataclass(frozen=True, slots=True)
 class TimeoutsSpec:
-    """Four deadlines in seconds, each by our own clock: connect, first event, between events, total."""
+    """Four deadlines in seconds, each by our own clock: connect, first event with content, between events, total."""
 
     connect: float = 5.0
     first_event: float = 300.0
