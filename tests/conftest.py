@@ -42,7 +42,10 @@ def _prepare_environment() -> str:
         database = "postgres"
         os.environ["TOKENHUB_DATABASE_URL"] = shared
     elif database == "postgres":
-        server = start_postgres(data_dir / "postgres")
+        # Beside the data folder, which the settings close to all but its owner: Postgres runs as another user.
+        beside = Path(tempfile.mkdtemp(prefix="tokenhub-tests-postgres-"))
+        atexit.register(shutil.rmtree, beside, ignore_errors=True)
+        server = start_postgres(beside / "server")
         atexit.register(server.stop)
         os.environ["TOKENHUB_DATABASE_URL"] = os.environ[SHARED_POSTGRES] = server.url
     os.environ["DJANGO_SETTINGS_MODULE"] = "tokenhub.settings"
@@ -77,7 +80,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Marks what uses a database; on Postgres the rest has run already and is left out."""
-    database_fixtures = {"db", "transactional_db", "live_server", "client", "admin_client", "django_db_setup"}
+    database_fixtures = {"db", "transactional_db", "live_server", "admin_client", "django_db_setup"}
     for item in items:
         if item.get_closest_marker("django_db") or database_fixtures & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.database)
