@@ -10,7 +10,7 @@ from django.contrib.auth.models import Group
 from django.test import Client
 from playwright.sync_api import Page
 
-from tests.console.browser import CHROMIUM, in_browser, visit_all
+from tests.console.browser import in_browser, visit_all
 from tests.console.cast import a_cast, a_person, a_worker, an_attempt, sample_ids
 from tests.console.routes import fill
 from tests.console.test_urls import DECLARED
@@ -21,9 +21,6 @@ pytestmark = [
     pytest.mark.django_db(transaction=True),
     # Django's live server leaves its threads' connections to the collector.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.skipif(
-        not CHROMIUM.exists(), reason=f"{CHROMIUM} is not installed (apt-get install chromium)"
-    ),
 ]
 
 NO_PAGES = ("admin/jsi18n/", "admin/search/", "admin/autocomplete/", "admin/logout/")

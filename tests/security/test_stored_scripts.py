@@ -11,7 +11,7 @@ import pytest
 from django.test import Client
 from playwright.sync_api import Page
 
-from tests.console.browser import CHROMIUM, in_browser
+from tests.console.browser import in_browser
 from tests.console.cast import a_cast, a_person, a_worker, an_attempt
 from usage.appendonly import open_ledger_door
 from usage.models import Price, UsageRecord
@@ -20,9 +20,6 @@ pytestmark = [
     pytest.mark.django_db(transaction=True),
     # Django's live server leaves its threads' connections to the collector.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.skipif(
-        not CHROMIUM.exists(), reason=f"{CHROMIUM} is not installed (apt-get install chromium)"
-    ),
 ]
 
 PAYLOADS = (

@@ -15,17 +15,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.fakes.temporary_postgres import TemporaryPostgres, find_postgres_program, start_postgres
+from tests.fakes.temporary_postgres import TemporaryPostgres, start_postgres
 from tests.usage.cast import make_final, make_intent
 from tests.usage.conftest import SharedDatabase
 from usage._journal_format import encode_final, encode_intent
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        find_postgres_program("postgres") is None, reason="needs a Postgres server to stop and start"
-    ),
-]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
