@@ -19,7 +19,7 @@ from tests.e2e.service import Row, Service
 from tests.fakes.temporary_postgres import TemporaryPostgres, start_postgres
 
 IN_FLIGHT = 500
-OUTAGE_SECONDS = float(os.environ.get("TOKENHUB_TEST_OUTAGE_SECONDS", "8"))
+OUTAGE_SECONDS = float(os.environ.get("TEST_OUTAGE_SECONDS", "8"))
 PROVIDER = """
 providers:
   - name: mock
