@@ -37,6 +37,15 @@ MODELS = "/v1/models"
 PATHS = ("/healthz", "/readyz", "/metrics")
 """Paths outside `/v1` that the gateway answers too."""
 
+CONSUMER_PATHS: Mapping[str, Callable[[], WireFormat]] = {
+    "/v1/chat/completions": OpenAIChat,
+    "/v1/completions": OpenAICompletions,
+    "/v1/embeddings": OpenAIEmbeddings,
+    "/v1/messages": AnthropicMessages,
+    "/v1/messages/count_tokens": AnthropicCountTokens,
+}
+"""The paths that lead to a provider, and the wire format of each."""
+
 CLIENT_CLOSED = 499
 """What metrics call the status of a request whose caller went away."""
 
@@ -58,16 +67,9 @@ class Gateway:
         self._worker = worker
         self._shared = shared
         self._extra_metrics = extra_metrics
-        openai = OpenAIChat()
-        self._default_wire: WireFormat = openai
-        self._anthropic_wire: WireFormat = AnthropicMessages()
-        self._wires: Mapping[str, WireFormat] = {
-            "/v1/chat/completions": openai,
-            "/v1/completions": OpenAICompletions(),
-            "/v1/embeddings": OpenAIEmbeddings(),
-            "/v1/messages": self._anthropic_wire,
-            "/v1/messages/count_tokens": AnthropicCountTokens(),
-        }
+        self._wires: Mapping[str, WireFormat] = {path: wire() for path, wire in CONSUMER_PATHS.items()}
+        self._default_wire = self._wires["/v1/chat/completions"]
+        self._anthropic_wire = self._wires["/v1/messages"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One HTTP request."""

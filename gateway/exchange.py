@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
 from typing import Any, Literal
 
 from gateway.body import Body
@@ -15,12 +16,14 @@ from tokenhub.core.specs import KeySpec, Snapshot
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
+_VALUES_KEPT = 1024
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
 Interruption = Literal["", "disconnect", "total"]
 """Why the request's own task was cancelled by us; "" = it was not, or by somebody else (shutdown)."""
 
 
+@lru_cache(_VALUES_KEPT)
 def header_value(text: str) -> bytes:
     """A text as a header's value: what is foreign to one becomes a question mark."""
     return _CONTROL.sub(b"?", text.encode("latin-1", "replace"))

@@ -31,10 +31,24 @@ def mask_failure(failure: Failure, secret: str) -> Failure:
 def mask_usage(usage: Usage, secret: str) -> Usage:
     """The usage with its raw object's texts masked. Figures are what it is kept for; texts are a server's to choose."""
     raw = usage.raw
-    if raw is None or not secret or not any(isinstance(value, str | dict | list) for value in raw.values()):
+    if raw is None or not secret or not _holds(raw, secret):
         return usage
-    masked = {name: _mask_value(value, secret) for name, value in raw.items()}
-    return usage if masked == raw else replace(usage, raw=masked)
+    return replace(
+        usage, raw={mask_text(name, secret): _mask_value(item, secret) for name, item in raw.items()}
+    )
+
+
+def _holds(value: Any, secret: str) -> bool:
+    """Whether a text somewhere in the value holds the secret. Mostly none does, and nothing needs to be copied."""
+    if isinstance(value, str):
+        return secret in value
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if secret in name or (type(item) is not int and _holds(item, secret)):
+                return True
+    elif isinstance(value, list):
+        return any(_holds(item, secret) for item in value)
+    return False
 
 
 def _mask_value(value: Any, secret: str) -> Any:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from gateway.exchange import Exchange
@@ -15,7 +15,7 @@ from gateway.masking import mask_text, mask_usage
 from gateway.metrics import Metrics
 from providers.adapters.base import Target
 from tokenhub.core.attempts import AttemptFinal, AttemptIntent, Outcome
-from tokenhub.core.money import price_usage
+from tokenhub.core.money import price_counts
 from tokenhub.core.specs import ModelSpec
 from tokenhub.core.usage import NOTHING_USED, Usage
 from usage.journal import Journal, JournalUnavailable
@@ -174,7 +174,8 @@ class Account:
         self._closed = True
         ledger, target, secret = self._ledger, self.target, self.target.secret
         self.usage = usage = mask_usage(usage, secret)
-        self.cost_nanos = price_usage(usage, target.model.price)
+        counts = usage.counts()
+        self.cost_nanos = price_counts(counts, target.model.price)
         duration = ledger.clock() - self.opened_at
         first = self.first_content_at - self.opened_at if self.first_content_at else -0.001
         ledger.journal.final(
@@ -197,15 +198,15 @@ class Account:
                 translated=self.translated,
             )
         )
-        self._count(outcome, error_class, first)
+        self._count(outcome, error_class, first, counts)
 
-    def _count(self, outcome: Outcome, error_class: str, first: float) -> None:
+    def _count(self, outcome: Outcome, error_class: str, first: float, counts: Mapping[str, int]) -> None:
         metrics = self._ledger.metrics
         provider, model = self.target.provider.name, self.target.model.name
         metrics.add("attempts", (provider, model, outcome))
         if error_class:
             metrics.add("upstream_errors", (provider, error_class))
-        for bucket, count in self.usage.counts().items():
+        for bucket, count in counts.items():
             metrics.add("tokens", (provider, model, bucket), count)
         if self.cost_nanos is None:
             metrics.add("unpriced_attempts", (provider, model))

@@ -86,6 +86,10 @@ class TargetPicker:
 
     def _choose_endpoint(self, candidate: Candidate, *, healthy_only: bool) -> EndpointSpec | None:
         board, tried = self._board, self._tried_endpoints
+        if len(candidate.provider.endpoints) == 1:
+            (only,) = candidate.provider.endpoints
+            usable_now = only.weight > 0 and not only.draining and only.id not in tried
+            return only if usable_now and (not healthy_only or board.endpoint_usable(only.id)) else None
 
         def usable(endpoint: EndpointSpec) -> bool:
             return endpoint.id not in tried and (not healthy_only or board.endpoint_usable(endpoint.id))

@@ -39,6 +39,8 @@ def read_usage(raw: Mapping[str, Any]) -> Usage | None:
     Grok tells more cached tokens than prompt tokens). Where `total_tokens` is above their sum, the rest is what the vendor
     counts beside them: see `_read_rest`.
     """
+    if (plain := _read_plain(raw)) is not None:
+        return plain
     prompt, completion = count_of(raw.get("prompt_tokens")), count_of(raw.get("completion_tokens"))
     total = count_of(raw.get("total_tokens"))
     if prompt is None and completion is None and total is None:
@@ -74,6 +76,50 @@ def read_usage(raw: Mapping[str, Any]) -> Usage | None:
         searches=0 if raw.keys() <= _OPENAI_NAMES else _read_searches(raw),
         raw=raw,
     )
+
+
+_PLAIN_DETAILS = frozenset(
+    {
+        "cached_tokens",
+        "reasoning_tokens",
+        "audio_tokens",
+        "accepted_prediction_tokens",
+        "rejected_prediction_tokens",
+    }
+)
+
+
+def _read_plain(raw: Mapping[str, Any]) -> Usage | None:
+    """The usage of an answer of text, as OpenAI itself writes it, where its parts add up; None says nothing.
+
+    Nearly every answer is one, and reading it as one costs a quarter.
+    """
+    prompt, completion = raw.get("prompt_tokens"), raw.get("completion_tokens")
+    if (
+        type(prompt) is not int
+        or type(completion) is not int
+        or raw.get("total_tokens") != prompt + completion
+    ):
+        return None
+    if not raw.keys() <= _OPENAI_NAMES:
+        return None
+    cached = _read_plain_detail(raw.get("prompt_tokens_details"), "cached_tokens", prompt)
+    reasoning = _read_plain_detail(raw.get("completion_tokens_details"), "reasoning_tokens", completion)
+    if cached < 0 or reasoning < 0:
+        return None
+    return Usage(
+        input=prompt - cached, cache_read=cached, output=completion - reasoning, reasoning=reasoning, raw=raw
+    )
+
+
+def _read_plain_detail(details: Any, name: str, total: int) -> int:
+    """One detail of a total; -1 where it is more than that, or stands beside others that take from the total too."""
+    if details is None:
+        return 0 if total >= 0 else -1
+    if type(details) is not dict or not details.keys() <= _PLAIN_DETAILS or details.get("audio_tokens"):
+        return -1
+    count = details.get(name, 0)
+    return count if type(count) is int and 0 <= count <= total else -1
 
 
 def _take_out(total: int, *details: int) -> tuple[int, ...]:

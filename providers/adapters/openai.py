@@ -72,6 +72,10 @@ class OpenAI(Adapter):
 
     def __init__(self) -> None:
         self._profiles: dict[tuple[object, ...], Profile] = {}
+        self._last_profile: tuple[ProviderSpec | None, Profile] = (
+            None,
+            read_profile({}, self.profile_fields, self.newest_limit),
+        )
 
     def request(
         self, target: Target, operation: Operation, body: bytes, inbound: Inbound, *, stream: bool
@@ -148,6 +152,13 @@ class OpenAI(Adapter):
 
     def profile(self, provider: ProviderSpec) -> Profile:
         """The provider's settings over this adapter's defaults. Raises ValueError for a wrong type."""
+        last = self._last_profile
+        if last[0] is provider:
+            return last[1]
+        self._last_profile = (provider, found := self._find_profile(provider))
+        return found
+
+    def _find_profile(self, provider: ProviderSpec) -> Profile:
         settings = provider.profile
         # With the types, since 1 == True and only one of them is a flag.
         key = (*settings.items(), *map(type, settings.values()))

@@ -66,8 +66,13 @@ def divide_half_even(numerator: int, denominator: int) -> int:
 
 def price_usage(usage: Usage, price: PriceSpec | None) -> int | None:
     """Cost in nano-dollars, each bucket rounded half-even once; None if a used bucket has no price (unpriced)."""
+    return price_counts(usage.counts(), price)
+
+
+def price_counts(counts: Mapping[str, int], price: PriceSpec | None) -> int | None:
+    """As `price_usage`, of the non-zero counts by bucket."""
     total = 0
-    for name, count in usage.counts().items():
+    for name, count in counts.items():
         rate = price.rate(name) if price is not None else None
         if rate is None:
             return None
