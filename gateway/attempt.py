@@ -33,6 +33,7 @@ from gateway.upstream.seam import (
 )
 from providers.adapters.base import Failure, Inbound, Operation, WireRequest
 from routing.engine.plan import Plan
+from tokenhub.core.errors import InvalidRequest
 from tokenhub.core.money import usd_from_nanos
 from tokenhub.core.records import record
 from tokenhub.core.specs import EndpointSpec, ProviderSpec, TimeoutsSpec
@@ -94,8 +95,14 @@ class Attempts:
             choice = picker.find_next()
             if choice is None:
                 break
+            try:
+                prepared = await _off_loop(len(exchange.body.raw), self._prepare, exchange, choice)
+            except InvalidRequest as error:
+                # It can't be put in this target's format; the next one may speak the caller's own. Nothing was sent.
+                picker.refused(choice, error)
+                continue
             exchange.attempts += 1
-            failure = await self._attempt(exchange, choice)
+            failure = await self._attempt(exchange, choice, prepared)
             if failure is None:
                 return
             if exchange.disconnected:
@@ -104,11 +111,10 @@ class Attempts:
             if not failure.retry_elsewhere:
                 break
             picker.failed(choice, failure)
-        await refuse(exchange, failures, picker.unusable)
+        await refuse(exchange, failures, picker.unusable, picker.refusals)
 
-    async def _attempt(self, exchange: Exchange, choice: Choice) -> Failure | None:
+    async def _attempt(self, exchange: Exchange, choice: Choice, prepared: Prepared) -> Failure | None:
         """One attempt, one account. None: the caller has been answered."""
-        prepared = await _off_loop(len(exchange.body.raw), self._prepare, exchange, choice)
         account = self._ledger.open(exchange, choice.target, choice.credential.id)
         account.translated = not prepared.native
         exchange.drain = choice.target.provider.on_disconnect == "drain"
@@ -138,6 +144,7 @@ class Attempts:
         return failure
 
     def _prepare(self, exchange: Exchange, choice: Choice) -> Prepared:
+        """The target's request. Raises InvalidRequest if the caller's can't be put in its format."""
         adapter, target, operation = choice.adapter, choice.target, exchange.wire.operation
         inbound = Inbound(exchange.headers, exchange.query)
         if operation in adapter.native:
