@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
+
 from gateway.body import SMALL, ClientGone
 from gateway.exchange import Exchange, Headers, header_value
 from gateway.health import HealthBoard
@@ -31,6 +33,7 @@ from gateway.upstream.seam import (
 )
 from providers.adapters.base import Failure, Inbound, Operation, WireRequest
 from routing.engine.plan import Plan
+from tokenhub.core.errors import InvalidRequest
 from tokenhub.core.money import usd_from_nanos
 from tokenhub.core.records import record
 from tokenhub.core.specs import EndpointSpec, ProviderSpec, TimeoutsSpec
@@ -92,8 +95,14 @@ class Attempts:
             choice = picker.find_next()
             if choice is None:
                 break
+            try:
+                prepared = await _off_loop(len(exchange.body.raw), self._prepare, exchange, choice)
+            except InvalidRequest as error:
+                # It can't be put in this target's format; the next one may speak the caller's own. Nothing was sent.
+                picker.refused(choice, error)
+                continue
             exchange.attempts += 1
-            failure = await self._attempt(exchange, choice)
+            failure = await self._attempt(exchange, choice, prepared)
             if failure is None:
                 return
             if exchange.disconnected:
@@ -102,11 +111,10 @@ class Attempts:
             if not failure.retry_elsewhere:
                 break
             picker.failed(choice, failure)
-        await refuse(exchange, failures, picker.unusable)
+        await refuse(exchange, failures, picker.unusable, picker.refusals)
 
-    async def _attempt(self, exchange: Exchange, choice: Choice) -> Failure | None:
+    async def _attempt(self, exchange: Exchange, choice: Choice, prepared: Prepared) -> Failure | None:
         """One attempt, one account. None: the caller has been answered."""
-        prepared = await _off_loop(len(exchange.body.raw), self._prepare, exchange, choice)
         account = self._ledger.open(exchange, choice.target, choice.credential.id)
         account.translated = not prepared.native
         exchange.drain = choice.target.provider.on_disconnect == "drain"
@@ -124,7 +132,7 @@ class Attempts:
                 raise
         except BaseException:
             # Whatever broke on our side: the provider generated what was relayed, and bills it.
-            used = relay.usage() if relay is not None and relay.committed else NOTHING_USED
+            used = relay.usage() if relay is not None and relay.committed else account.estimate_unanswered()
             account.close("failed", used, error_class="internal")
             raise
         finally:
@@ -136,6 +144,7 @@ class Attempts:
         return failure
 
     def _prepare(self, exchange: Exchange, choice: Choice) -> Prepared:
+        """The target's request. Raises InvalidRequest if the caller's can't be put in its format."""
         adapter, target, operation = choice.adapter, choice.target, exchange.wire.operation
         inbound = Inbound(exchange.headers, exchange.query)
         if operation in adapter.native:
@@ -190,7 +199,10 @@ class Attempts:
         )
         try:
             sending = upstream.send(
-                request, connect_timeout=timeouts.connect, head_timeout=timeouts.first_event
+                request,
+                connect_timeout=timeouts.connect,
+                head_timeout=timeouts.first_event,
+                on_sent=account.note_sent,
             )
             if relay is not None and relay.heartbeat:
                 response = await relay.wait_for_head(sending)
@@ -201,7 +213,10 @@ class Attempts:
             finally:
                 response.close()
         except UpstreamFault as fault:
-            return _close_failed(account, failure_of(fault, *_running_deadline(fault, timeouts)), status=0)
+            failure = failure_of(fault, *_running_deadline(fault, timeouts))
+            if fault.sent:
+                account.note_sent()
+            return _close_failed(account, failure, status=0, usage=account.estimate_unanswered())
 
     async def _receive(
         self,
@@ -216,6 +231,7 @@ class Attempts:
         account.upstream_request_id = _find_upstream_id(headers)
         timeouts = choice.target.provider.timeouts
         if not 200 <= response.status < 300:
+            account.may_cost = False
             try:
                 body = await response.read_all(_ERROR_BODY_LIMIT, timeouts.between_events)
             except UpstreamFault:
@@ -223,9 +239,8 @@ class Attempts:
             return _close_failed(account, _classify(choice, response.status, headers, body))
         if headers.get(b"content-encoding", b"identity") not in (b"identity", b""):
             # We asked for none; relaying it would hide usage and errors from us.
-            return _close_failed(
-                account, Failure("transient", 502, "the provider sent an encoded body unasked", ours=True)
-            )
+            failure = Failure("transient", 502, "the provider sent an encoded body unasked", ours=True)
+            return _close_failed(account, failure, usage=account.estimate_unanswered())
         if relay is not None and headers.get(b"content-type", b"").startswith(b"text/event-stream"):
             return await relay.run(response)
         body = await response.read_all(self._max_answer_bytes, timeouts.between_events)
@@ -233,7 +248,9 @@ class Attempts:
         if relay is not None:
             # A whole answer where a stream was asked: of no use to the caller, but billed.
             failure = _classify(choice, response.status, headers, body)
-            return _close_failed(account, failure, usage=_find_told_usage(choice, prepared, body))
+            return _close_failed(
+                account, failure, usage=self._find_used(exchange, choice, prepared, account, body)
+            )
         return await self._answer(exchange, choice, prepared, account, headers, body)
 
     async def _answer(
@@ -251,7 +268,8 @@ class Attempts:
                 len(body), choice.adapter.read_answer, prepared.operation, body
             )
         except ValueError:
-            return _close_failed(account, _classify(choice, 200, headers, body))
+            used = NOTHING_USED if _is_error(body) else account.estimate_unanswered()
+            return _close_failed(account, _classify(choice, 200, headers, body), usage=used)
         account.served_model = model
         try:
             out = (
@@ -262,7 +280,8 @@ class Attempts:
         except ValueError:
             # No answer for this caller, but the provider told what it bills.
             failure = _classify(choice, 200, headers, body)
-            return _close_failed(account, failure, usage=usage or NOTHING_USED)
+            used = usage or self._estimate(exchange, account, len(body))
+            return _close_failed(account, failure, usage=used)
         account.first_content_at = exchange.received_at
         if usage is None:
             usage = self._estimate(exchange, account, len(body))
@@ -287,6 +306,16 @@ class Attempts:
             None, account.intent.input_estimate, characters, account.target.model, asked_limit(exchange)
         )
 
+    def _find_used(
+        self, exchange: Exchange, choice: Choice, prepared: Prepared, account: Account, body: bytes
+    ) -> Usage:
+        """What an answer used that is of no use to the caller."""
+        try:
+            usage, _, _ = choice.adapter.read_answer(prepared.operation, body)
+        except ValueError:
+            return NOTHING_USED if _is_error(body) else account.estimate_unanswered()
+        return usage or self._estimate(exchange, account, len(body))
+
     async def _interrupted(
         self, exchange: Exchange, choice: Choice, account: Account, relay: StreamRelay | None
     ) -> Failure | None:
@@ -297,7 +326,7 @@ class Attempts:
         if relay is not None and relay.committed:
             relay.settle("cancelled", disconnected=why == "disconnect")
         else:
-            used = relay.usage() if relay is not None else self._estimate(exchange, account, 0)
+            used = relay.used_before_content() if relay is not None else account.estimate_unanswered()
             account.close("cancelled", used, disconnected=why == "disconnect")
         if why == "disconnect":
             raise ClientGone
@@ -309,7 +338,7 @@ class Attempts:
             "fatal", 504, f"the request took longer than {total:g} s (deadline total)", code="deadline_total"
         )
         if relay is None:
-            return _close_failed(account, failure)
+            return _close_failed(account, failure, usage=account.estimate_unanswered())
         with contextlib.suppress(TimeoutError):  # A caller who reads nothing is not waited for once more.
             async with asyncio.timeout(_LAST_WORDS_SECONDS):
                 await relay.break_off(failure)
@@ -401,12 +430,13 @@ def _close_failed(
     return failure
 
 
-def _find_told_usage(choice: Choice, prepared: Prepared, body: bytes) -> Usage:
+def _is_error(body: bytes) -> bool:
+    """Whether a body under a good status is an error all the same, which no provider bills."""
     try:
-        usage, _, _ = choice.adapter.read_answer(prepared.operation, body)
+        told = msgspec.json.decode(body)
     except ValueError:
-        return NOTHING_USED
-    return usage or NOTHING_USED
+        return False
+    return isinstance(told, dict) and (bool(told.get("error")) or told.get("object") == "error")
 
 
 def _find_upstream_id(headers: Mapping[bytes, bytes]) -> str:

@@ -11,23 +11,32 @@ from tokenhub.core.errors import (
     AllAttemptsFailed,
     ContextOverflow,
     DeadlineExceeded,
+    InvalidRequest,
     NotReady,
     RateLimited,
     TokenhubError,
 )
 
 Failures = Sequence[tuple[Choice, Failure]]
+Refusals = Sequence[tuple[Choice, InvalidRequest]]
 
 CALLERS_FAULT = range(400, 500)
 
 
-async def refuse(exchange: Exchange, failures: Failures, unusable: Sequence[tuple[str, str]]) -> None:
-    """Answers with the provider's own refusal where it is the caller's to mend; raises a TokenhubError for all else."""
+async def refuse(
+    exchange: Exchange, failures: Failures, unusable: Sequence[tuple[str, str]], refusals: Refusals
+) -> None:
+    """Answers with the provider's own refusal where it is the caller's to mend; raises a TokenhubError for all else.
+
+    Where nothing was sent because no target can carry the request, that is the caller's to mend too.
+    """
     last = failures[-1][1] if failures else None
     if last is not None and last.kind in ("fatal", "content_filter") and last.status in CALLERS_FAULT:
         await _pass_on(exchange, last)
         return
-    raise summarise(failures, unusable)
+    if not failures and refusals:
+        raise refusals[0][1]
+    raise summarise(failures, unusable, refusals)
 
 
 async def _pass_on(exchange: Exchange, failure: Failure) -> None:
@@ -50,11 +59,20 @@ async def _pass_on(exchange: Exchange, failure: Failure) -> None:
     await exchange.answer(failure.status, headers, body)
 
 
-def summarise(failures: Failures, unusable: Sequence[tuple[str, str]]) -> TokenhubError:
+def summarise(failures: Failures, unusable: Sequence[tuple[str, str]], refusals: Refusals) -> TokenhubError:
     """The one error that stands for all attempts; `details["attempts"]` has each."""
     told = [_tell(number, choice, failure) for number, (choice, failure) in enumerate(failures, 1)]
     told += [
         {"provider": provider, "kind": "credential", "message": message} for provider, message in unusable
+    ]
+    told += [
+        {
+            "provider": choice.candidate.provider.name,
+            "model": choice.candidate.model.name,
+            "kind": "untranslatable",
+            "message": error.message[:500],
+        }
+        for choice, error in refusals
     ]
     details = {"attempts": told}
     if not failures:

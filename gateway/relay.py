@@ -254,11 +254,12 @@ class StreamRelay:
             asked_limit(self._exchange),
         )
 
-    def _used_before_content(self) -> Usage:
-        """A provider that told of its input before it failed may bill that much; nothing was generated."""
+    def used_before_content(self) -> Usage:
+        """A provider that told of its input before it failed may bill that much, and one that told nothing, not even an
+        error, what an unanswered call is estimated at; nothing was generated."""
         told = self._side.reading.usage
         if told is None:
-            return NOTHING_USED
+            return NOTHING_USED if self._seen & ERROR else self._account.estimate_unanswered()
         return replace(told, output=0, reasoning=0, source="estimated", method="input told, nothing relayed")
 
     def settle(self, outcome: Outcome, *, failure: Failure | None = None, disconnected: bool = False) -> None:
@@ -286,7 +287,7 @@ class StreamRelay:
         if not self.committed:
             self._account.close(
                 "failed",
-                self._used_before_content(),
+                self.used_before_content(),
                 status=failure.status,
                 error_class=failure.kind,
                 error_detail=storable_detail(failure),

@@ -13,7 +13,7 @@ from dataclasses import replace
 from gateway.exchange import Exchange
 from gateway.masking import mask_text, mask_usage
 from gateway.metrics import Metrics
-from providers.adapters.base import Target
+from providers.adapters.base import Operation, Target
 from tokenhub.core.attempts import AttemptFinal, AttemptIntent, Outcome
 from tokenhub.core.money import price_counts
 from tokenhub.core.specs import ModelSpec
@@ -21,6 +21,8 @@ from tokenhub.core.usage import NOTHING_USED, Usage
 from usage.journal import Journal, JournalUnavailable
 
 CHARACTERS_PER_TOKEN = 4
+UNANSWERED_METHOD = "sent, no answer: input by length"
+"""How a call is estimated that the provider may have served and charged for, though no answer came of it."""
 _ESTIMATE_WHOLE_BODY = 64 * 1024
 
 
@@ -135,6 +137,7 @@ class Account:
         "events",
         "first_content_at",
         "intent",
+        "may_cost",
         "opened_at",
         "served_model",
         "target",
@@ -156,6 +159,18 @@ class Account:
         self.served_model = ""
         self.upstream_request_id = ""
         self.translated = False
+        self.may_cost = False
+        """Whether the provider may bill this call: from the moment it is sent until it answers with an error."""
+
+    def note_sent(self) -> None:
+        """The request goes out."""
+        self.may_cost = True
+
+    def estimate_unanswered(self) -> Usage:
+        """What a call used that ends without an answer: nothing if it was never sent, refused, or of a kind that is free."""
+        if not self.may_cost or self.intent.operation == Operation.ANTHROPIC_COUNT_TOKENS.value:
+            return NOTHING_USED
+        return Usage(input=self.intent.input_estimate, source="estimated", method=UNANSWERED_METHOD)
 
     def close(
         self,

@@ -11,7 +11,7 @@ from gateway.health import HealthBoard
 from providers.adapters.base import Adapter, Failure, Target
 from providers.adapters.registry import get_adapter
 from routing.engine.plan import Candidate, Plan, choose_endpoint, draw_order
-from tokenhub.core.errors import TokenhubError
+from tokenhub.core.errors import InvalidRequest, TokenhubError
 from tokenhub.core.records import record
 from tokenhub.core.specs import CredentialSpec, EndpointSpec, ModelSpec
 from vault.keyring import Keyring
@@ -43,6 +43,13 @@ class TargetPicker:
         self._smallest_context = 0
         self.unusable: list[tuple[str, str]] = []
         """Providers whose credentials could not be had, and why; nothing was sent to them."""
+        self.refusals: list[tuple[Choice, InvalidRequest]] = []
+        """Targets whose format can't carry the request, and why; nothing was sent to them either."""
+
+    def refused(self, choice: Choice, error: InvalidRequest) -> None:
+        """Leaves a target out that the request can't be translated for."""
+        self.refusals.append((choice, error))
+        self._spent_candidates.add(choice.candidate.model.id)
 
     def failed(self, choice: Choice, failure: Failure) -> None:
         """Takes a failed attempt into account for the next choice."""

@@ -33,7 +33,10 @@ _LEAVE_COUNTS_SECONDS = 2.0
 
 
 class Worker:
-    """The data plane of one process. `wall` gives Unix seconds, `clock` monotonic seconds, `rng` numbers in [0, 1)."""
+    """The data plane of one process. `wall` gives Unix seconds, `clock` monotonic seconds, `rng` numbers in [0, 1).
+
+    `configuration_error` says why no newer snapshot arrives, "" if nothing is wrong; readiness shows it to anybody.
+    """
 
     def __init__(
         self,
@@ -42,6 +45,7 @@ class Worker:
         journal: Journal,
         keyring: Keyring,
         *,
+        configuration_error: Callable[[], str] = lambda: "",
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         rng: Callable[[], float] = random.random,
@@ -68,6 +72,7 @@ class Worker:
         )
         self.pipeline = Pipeline(config, current, journal, attempts, self.metrics, wall=wall, clock=clock)
         list_adapters()  # Imported now, not within the first request.
+        self._configuration_error = configuration_error
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop
         self.stopping = False
@@ -91,7 +96,10 @@ class Worker:
         await self.network.aclose()
 
     def readiness(self) -> tuple[int, bytes]:
-        """Status and body of `/readyz`: whether this worker can serve, and with which revision."""
+        """Status and body of `/readyz`: whether this worker can serve, and with which revision.
+
+        One that serves an older revision because no newer one arrives is ready; what keeps it is told.
+        """
         snapshot = self.current.find()
         journal = self.journal
         reasons = []
@@ -108,6 +116,7 @@ class Worker:
             "snapshot_age_seconds": round(self.wall() - snapshot.created_at, 1)
             if snapshot is not None
             else None,
+            "configuration_error": self._configuration_error() or None,
             "journal_depth": journal.depth,
             "in_flight_attempts": self.board.total_in_flight,
             "pid": os.getpid(),

@@ -30,6 +30,8 @@ from tokenhub.core.specs import Snapshot
 REFUSED_AGAIN_SECONDS = 10.0
 """How long a refused revision rests before it is tried again."""
 
+DATABASE_AWAY = "the database can't be read"
+
 log = logging.getLogger(__name__)
 
 
@@ -58,7 +60,7 @@ class Subscriber:
         self._clock = clock
         self._revision = 0
         self._confirmed_at = clock()
-        self._error = ""
+        self._error = self._public_error = ""
         self._database_error = ""
         self._refused: tuple[int, float] = (0, 0.0)
         self._listening: Any = None
@@ -73,6 +75,11 @@ class Subscriber:
     def last_error(self) -> str:
         """What is wrong now, "" if nothing: the database's error, or why the newest revision was refused."""
         return self._database_error or self._error
+
+    @property
+    def public_error(self) -> str:
+        """`last_error` for a page that anybody may read: without the texts of libraries, which name hosts, users and paths."""
+        return DATABASE_AWAY if self._database_error else self._public_error
 
     @property
     def age_seconds(self) -> float:
@@ -96,7 +103,7 @@ class Subscriber:
             except DatabaseError as error:
                 self._note_database_down(error, connection)
             except ConfigurationError as error:
-                self._error = error.message
+                self._note(error.message)
                 log.error("the newest configuration is refused: %s", error.message)
         if snapshot is None:
             snapshot = self._load_last_good()
@@ -110,9 +117,10 @@ class Subscriber:
             while not stop.is_set():
                 try:
                     self._poll(connection)
-                except Exception:
+                except Exception as error:
                     # This thread's end would freeze the configuration of its process for good.
                     log.exception("following the configuration failed; it goes on")
+                    self._note_failure("following the configuration failed", error)
                 self._wait(stop, connection)
             with contextlib.suppress(DatabaseError):
                 WorkerStatus.objects.filter(instance=self._instance).delete()
@@ -130,9 +138,9 @@ class Subscriber:
         """Hands the newest revision on if it is above ours. What is refused rests for a while."""
         newest = self._find_newest()
         if newest == self._revision:
-            self._error = ""
+            self._note("")
         elif newest < self._revision:
-            self._error = (
+            self._note(
                 f"the database's newest revision {newest} is below {self._revision}, which stays in force"
             )
         elif self._refused[0] != newest or self._clock() - self._refused[1] >= REFUSED_AGAIN_SECONDS:
@@ -146,11 +154,11 @@ class Subscriber:
             raise
         except Exception as error:  # noqa: BLE001 - a snapshot that can't come into force must not end the old one
             self._refused = (revision, self._clock())
-            shown = error.message if isinstance(error, TokenhubError) else f"{type(error).__name__}: {error}"
-            self._error = f"revision {revision} is refused: {shown}"
+            self._note_failure(f"revision {revision} is refused", error)
             log.error("%s; revision %d stays in force", self._error, self._revision)
             return
-        self._revision, self._error = revision, ""
+        self._revision = revision
+        self._note("")
 
     def _find_newest(self) -> int:
         """The newest revision's number, 0 if there is none: the one indexed read of each poll."""
@@ -184,12 +192,24 @@ class Subscriber:
             payload = read_last_good(self._last_good)
             snapshot = None if payload is None else decode_snapshot(payload)
         except (OSError, SnapshotInvalid) as error:
-            self._error = f"the last-good snapshot can't be used: {error}"
+            self._note_failure("the last-good snapshot can't be used", error)
             log.error("%s", self._error)
             return None
         if snapshot is not None:
             log.warning("starting with the last-good configuration, revision %d", snapshot.revision)
         return snapshot
+
+    def _note(self, error: str, public: str | None = None) -> None:
+        """What is wrong now, "" if nothing; `public` where it differs."""
+        self._error, self._public_error = error, error if public is None else public
+
+    def _note_failure(self, what: str, error: Exception) -> None:
+        """An error of ours is fit to be shown; of any other only the kind."""
+        if isinstance(error, TokenhubError):
+            self._note(f"{what}: {error.message}")
+        else:
+            kind = type(error).__name__
+            self._note(f"{what}: {kind}: {error}", f"{what}: {kind}")
 
     def _note_database_up(self) -> None:
         if self._database_error:
@@ -198,7 +218,7 @@ class Subscriber:
 
     def _note_database_down(self, error: DatabaseError, connection: Any) -> None:
         """Logs once for each change of state. Closing makes the next query connect afresh."""
-        shown = f"the database can't be read: {str(error).strip().partition(chr(10))[0]}"
+        shown = f"{DATABASE_AWAY}: {str(error).strip().partition(chr(10))[0]}"
         if not self._database_error:
             log.error("%s; revision %d stays in force", shown, self._revision)
         self._database_error = shown

@@ -85,9 +85,15 @@ class DataPlane:
         folder.mkdir(parents=True, exist_ok=True)
         config = _gateway_config(options, f"{host}-{os.getpid()}")
         self._journal = Journal(folder, instance=host, sync_interval=config.journal_sync_interval)
-        self._worker = Worker(config, current, self._journal, Keyring(os.environ, options.credentials_dir))
         subscriber = Subscriber(
             on_snapshot=current.swap, last_good=options.data_dir / "snapshot.json", instance=config.instance
+        )
+        self._worker = Worker(
+            config,
+            current,
+            self._journal,
+            Keyring(os.environ, options.credentials_dir),
+            configuration_error=lambda: subscriber.public_error,
         )
         snapshot = await asyncio.to_thread(subscriber.load_initial)
         if snapshot is not None:

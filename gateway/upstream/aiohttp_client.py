@@ -11,6 +11,7 @@ import asyncio
 import io
 import ssl
 from collections import deque
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,6 +46,7 @@ class _Attempt(SimpleNamespace):
 
     timer: asyncio.Timeout
     head_timeout: float
+    on_sent: Callable[[], None] | None
     sent: bool = False
 
 
@@ -195,7 +197,12 @@ class AiohttpClient:
         self._closed = False
 
     async def send(
-        self, request: UpstreamRequest, *, connect_timeout: float, head_timeout: float
+        self,
+        request: UpstreamRequest,
+        *,
+        connect_timeout: float,
+        head_timeout: float,
+        on_sent: Callable[[], None] | None = None,
     ) -> AiohttpResponse:
         if self._closed:
             raise ConnectFailed("closed")
@@ -209,7 +216,7 @@ class AiohttpClient:
         gate = self._gates.setdefault(request.origin, _Gate(self._slots))
         await gate.acquire(connect_timeout)
         try:
-            response = await self._request(request, deadline - loop.time(), head_timeout)
+            response = await self._request(request, deadline - loop.time(), head_timeout, on_sent)
         except BaseException:
             gate.release()
             raise
@@ -241,7 +248,11 @@ class AiohttpClient:
         return found
 
     async def _request(
-        self, request: UpstreamRequest, connect_timeout: float, head_timeout: float
+        self,
+        request: UpstreamRequest,
+        connect_timeout: float,
+        head_timeout: float,
+        on_sent: Callable[[], None] | None,
     ) -> aiohttp.ClientResponse:
         origin, body = request.origin, request.body
         session = self._find_or_make_session()
@@ -249,7 +260,7 @@ class AiohttpClient:
         url = URL(f"{origin.scheme}://{origin.authority}{request.target.decode('ascii')}", encoded=True)
         headers = [(name.decode("ascii"), _text(value)) for name, value in request.headers]
         headers.append(("Accept-Encoding", "identity"))
-        attempt = _Attempt(head_timeout=head_timeout)
+        attempt = _Attempt(head_timeout=head_timeout, on_sent=on_sent)
         try:
             await self._check_literal(origin, connect_timeout)
             async with asyncio.timeout(None) as attempt.timer:
@@ -343,7 +354,10 @@ def _tracing() -> aiohttp.TraceConfig:
         attempt.timer.reschedule(asyncio.get_running_loop().time() + attempt.head_timeout)
 
     async def headers_sent(_: Any, context: Any, __: Any) -> None:
-        context.trace_request_ctx.sent = True
+        attempt: _Attempt = context.trace_request_ctx
+        attempt.sent = True
+        if attempt.on_sent is not None:
+            attempt.on_sent()
 
     config.on_connection_create_end.append(connected)
     config.on_connection_reuseconn.append(connected)

@@ -10,6 +10,7 @@ with `sent` True.
 import asyncio
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Any
 
 from gateway.upstream.connection import Connection
@@ -51,7 +52,12 @@ class Http1Client:
         self._closed = False
 
     async def send(
-        self, request: UpstreamRequest, *, connect_timeout: float, head_timeout: float
+        self,
+        request: UpstreamRequest,
+        *,
+        connect_timeout: float,
+        head_timeout: float,
+        on_sent: Callable[[], None] | None = None,
     ) -> Http1Response:
         if self._closed:
             raise ConnectFailed("closed")
@@ -64,6 +70,8 @@ class Http1Client:
             connection = await pool.acquire(connect_timeout)
             if connection.ended:
                 raise UpstreamBroken("connect", False)
+        if on_sent is not None:
+            on_sent()
         response = connection.start(head, request.body, request.method == b"HEAD")
         await response.head(head_timeout)
         return response

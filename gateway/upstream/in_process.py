@@ -96,9 +96,16 @@ class InProcessUpstream:
         self._simulator = Simulator(settings, key=key, now=now)
 
     async def send(
-        self, request: UpstreamRequest, *, connect_timeout: float, head_timeout: float
+        self,
+        request: UpstreamRequest,
+        *,
+        connect_timeout: float,
+        head_timeout: float,
+        on_sent: Callable[[], None] | None = None,
     ) -> InProcessResponse:
         """The simulated answer to a request of any of its operations; 404 for another path."""
+        if on_sent is not None:
+            on_sent()
         path = request.target.partition(b"?")[0]
         operation = _OPERATIONS.get(path)
         if operation is None:

@@ -182,13 +182,19 @@ class Upstream(Protocol):
     """A client: a bounded pool per origin, FIFO. It never redirects, retries, decompresses or reads proxies."""
 
     async def send(
-        self, request: UpstreamRequest, *, connect_timeout: float, head_timeout: float
+        self,
+        request: UpstreamRequest,
+        *,
+        connect_timeout: float,
+        head_timeout: float,
+        on_sent: Callable[[], None] | None = None,
     ) -> UpstreamResponse:
         """Send once and return when the final response's head is there.
 
         `connect_timeout`: seconds for a place in the pool, name lookup, connect and TLS together. `head_timeout`:
         seconds from the first byte written to the end of the response head. Raises UpstreamFault, and ValueError,
-        before anything is sent, for a request that cannot be written safely. Cancelling closes the socket.
+        before anything is sent, for a request that cannot be written safely. Cancelling closes the socket; whoever
+        cancels gets no fault that would tell whether the request was sent, so `on_sent` is called when it goes out.
         """
         ...
 

@@ -65,7 +65,9 @@ class RunningGateway:
 
 
 @asynccontextmanager
-async def running_gateway(snapshot: Snapshot, folder: Path, **options: Any) -> AsyncIterator[RunningGateway]:
+async def running_gateway(
+    snapshot: Snapshot, folder: Path, *, configuration_error: str = "", **options: Any
+) -> AsyncIterator[RunningGateway]:
     """A gateway in force with this snapshot. Its providers' credential `TOKENHUB_CRED_TESTS` is `CREDENTIAL`."""
     current = Current()
     current.swap(snapshot)
@@ -74,7 +76,7 @@ async def running_gateway(snapshot: Snapshot, folder: Path, **options: Any) -> A
     journal = Journal(journal_folder, instance="tests")
     config = GatewayConfig(data_dir=folder, peppers={1: PEPPER}, **options)
     keyring = Keyring({"TOKENHUB_CRED_TESTS": CREDENTIAL}, folder)
-    worker = Worker(config, current, journal, keyring)
+    worker = Worker(config, current, journal, keyring, configuration_error=lambda: configuration_error)
     shared = SharedCounts(folder / "metrics", "tests")
     gateway = Gateway(worker, shared)
     stream_socket = StreamSocket(gateway, worker)

@@ -7,6 +7,7 @@ import base64
 import gzip
 import json
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -393,3 +394,54 @@ async def test_naughty_strings_pass_through_unharmed(
                     assert text in json.dumps(sent, ensure_ascii=False) or json.dumps(text)[
                         1:-1
                     ] in json.dumps(sent)
+
+
+UNTRANSLATABLE = [{"n": 2}, {"tools": [{"type": "function", "function": {"name": 7}}]}]
+"""What an OpenAI caller may ask of an OpenAI provider only: said by the adapter, or already when the request is read."""
+
+
+def claude_before_gpt(port: int, upstream_name: str = "model") -> tuple[Snapshot, str]:
+    """The alias `work`: first a target behind Anthropic's format, then one behind OpenAI's."""
+    snapshot, key = two_models(port)
+    gpt, claude = snapshot.models
+    models = (replace(gpt, upstream_name=upstream_name), claude)
+    return replace(snapshot, models=models, aliases=(an_alias("work", claude, gpt),)), key
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("asked", UNTRANSLATABLE)
+async def test_a_request_that_one_target_can_not_carry_goes_to_the_next(
+    asked: dict[str, Any], stream: bool, mock: MockProvider, http: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    snapshot, key = claude_before_gpt(mock.port)
+    async with running_gateway(snapshot, tmp_path) as gateway:
+        body = a_body("openai", "work", stream=stream, **asked)
+        answer = await call(http, gateway, key, "openai", body)
+        assert (answer.status, answer.headers["x-tokenhub-provider"]) == (200, "oa"), answer.raw
+        assert answer.headers["x-tokenhub-attempts"] == "1"
+        (final,) = await gateway.settled(1)
+        assert final.outcome == "completed"
+        assert len(mock.calls()) == 1
+
+
+async def test_a_request_that_no_target_can_carry_is_the_callers_to_mend(
+    mock: MockProvider, http: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    snapshot, key = claude_before_gpt(mock.port)
+    async with running_gateway(snapshot, tmp_path) as gateway:
+        answer = await call(http, gateway, key, "openai", a_body("openai", "claude", n=2))
+        assert_refused(answer, "openai", 400, "one answer a request", '"param": "n"')
+        assert answer.headers["x-tokenhub-attempts"] == "0"
+        assert gateway.records() == ([], []), "nothing was sent, so nothing is booked"
+
+
+async def test_why_a_target_could_not_carry_the_request_is_told_where_the_others_failed(
+    mock: MockProvider, http: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    snapshot, key = claude_before_gpt(mock.port, "model@500")
+    async with running_gateway(snapshot, tmp_path) as gateway:
+        answer = await call(http, gateway, key, "openai", a_body("openai", "work", n=2))
+        assert_refused(
+            answer, "openai", 502, "one answer a request", "untranslatable", "all 1 attempt failed"
+        )
+        assert len(await gateway.settled(1)) == 1

@@ -12,6 +12,7 @@ from providers.mock import MockProvider, closed_port
 from tests.builders import a_key, a_model, a_provider, a_snapshot, an_alias
 from tests.gateway.calls import Client, a_body, call
 from tests.gateway.serving import CREDENTIAL, running_gateway
+from tokenhub.core.attempts import AttemptFinal
 from tokenhub.core.specs import Snapshot, TimeoutsSpec
 
 FAST = TimeoutsSpec(connect=0.5, first_event=0.4, between_events=0.4, total=10.0)
@@ -69,6 +70,13 @@ def matrix() -> list[tuple[str, str, Client, bool]]:
     ]
 
 
+def assert_booked(fault: str, failed: AttemptFinal) -> None:
+    """A provider's refusal is not billed. Any other call that was sent may be, so its input is booked as an estimate."""
+    refused = fault[0].isdecimal() or fault in ("context", "error-event")
+    assert failed.usage.source == ("none" if refused else "estimated")
+    assert bool(failed.usage.input) is bool(failed.usage.method) is bool(failed.cost_nanos) is not refused
+
+
 @pytest.mark.parametrize(("fault", "kind", "client", "stream"), matrix())
 async def test_before_content_the_next_target_answers(
     fault: str,
@@ -92,6 +100,7 @@ async def test_before_content_the_next_target_answers(
         assert (failed.outcome, completed.outcome) == ("failed", "completed")
         assert failed.error_class
         assert failed.usage.output == 0
+        assert_booked(fault, failed)
         calls = mock.calls()
         assert len(calls) == 2
         assert (completed.usage.input, completed.usage.output) == (
@@ -118,6 +127,7 @@ async def test_a_refused_connection_fails_over(
                 "completed",
             )
             assert failed.usage.source == "none"
+            assert failed.cost_nanos == 0
 
 
 @pytest.mark.parametrize("client", CLIENTS)
@@ -185,7 +195,7 @@ async def test_a_lone_failing_target_gives_an_error_in_the_callers_format_withou
         assert CREDENTIAL[-6:].encode() not in answer.raw
         (final,) = await gateway.settled(1)
         assert final.outcome == "failed"
-        assert final.cost_nanos == 0
+        assert_booked(fault, final)
 
 
 @pytest.mark.parametrize("client", CLIENTS)

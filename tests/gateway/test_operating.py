@@ -40,6 +40,20 @@ async def test_readiness_and_answers_tell_the_revision_in_force(
         assert gateway.current.get().revision == 7
 
 
+async def test_a_worker_that_no_newer_snapshot_reaches_is_ready_and_tells_why(
+    mock: MockProvider, http: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    snapshot, _ = one_model(mock.port)
+    async with running_gateway(snapshot, tmp_path / "fine") as gateway:
+        assert (await http.get(gateway.origin + "/readyz")).json()["configuration_error"] is None
+    told = "the database can't be read"
+    async with running_gateway(snapshot, tmp_path / "cut off", configuration_error=told) as gateway:
+        page = await http.get(gateway.origin + "/readyz")
+        assert page.status_code == 200
+        assert page.json()["status"] == "ready"
+        assert page.json()["configuration_error"] == told
+
+
 async def test_a_request_under_way_keeps_the_snapshot_it_began_with(
     http: httpx.AsyncClient, tmp_path: Path
 ) -> None:

@@ -12,11 +12,14 @@ from pathlib import Path
 import httpx
 import pytest
 
+from gateway.settle import UNANSWERED_METHOD
 from providers.mock import MockProvider
 from tests.builders import a_key, a_model, a_provider, a_snapshot, an_alias
 from tests.fakes.raw_server import RawConnection, Script, serve
 from tests.gateway.calls import PATHS, Client, a_body, a_head, call
 from tests.gateway.serving import RunningGateway, running_gateway
+from tests.gateway.upstream.calls import silent
+from tokenhub.core.attempts import AttemptFinal
 from tokenhub.core.specs import Snapshot, TimeoutsSpec
 
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n"
@@ -247,3 +250,106 @@ async def test_a_model_that_an_endpoint_does_not_know_leaves_its_other_models_al
             assert (answer.status, answer.text) == (200, "hello")
             assert gateway.worker.board.resting_endpoints() == []
             assert [final.outcome for final in await gateway.settled(2)] == ["failed", "completed"]
+
+
+SENT = ("estimated", 0, UNANSWERED_METHOD)
+NOT_SENT = ("none", 0, "")
+
+
+def how_booked(final: AttemptFinal) -> tuple[str, int, str]:
+    """Who counted, the output, and how it was estimated."""
+    assert bool(final.usage.input) is bool(final.cost_nanos) is (final.usage.source != "none")
+    return final.usage.source, final.usage.output, final.usage.method
+
+
+@pytest.mark.parametrize("heartbeat", [0.0, 0.1])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_call_that_the_total_deadline_ends_without_an_answer_is_booked_if_it_was_sent(
+    stream: bool, heartbeat: float, http: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    async with serve(silent) as raw:
+        snapshot, key = one_model(
+            raw.port, "openai", heartbeat=heartbeat, timeouts=TimeoutsSpec(5, 5, 5, 0.6)
+        )
+        async with running_gateway(snapshot, tmp_path, max_connections_per_origin=1) as gateway:
+            body = a_body("openai", "work", stream=stream)
+            asking = [asyncio.create_task(call(http, gateway, key, "openai", body)) for _ in range(2)]
+            answers = await asyncio.gather(*asking)
+            assert all("total" in answer.raw.decode() for answer in answers)
+            assert sorted(map(how_booked, await gateway.settled(2))) == [SENT, NOT_SENT], (
+                "the second never got a place in the pool"
+            )
+
+
+async def test_a_caller_who_leaves_before_his_call_was_sent_is_booked_with_nothing(tmp_path: Path) -> None:
+    async with serve(silent) as raw:
+        snapshot, key = one_model(raw.port, "openai", timeouts=TimeoutsSpec(5, 5, 5, 9))
+        async with running_gateway(snapshot, tmp_path, max_connections_per_origin=1) as gateway:
+            writers = [(await connect_and_ask(gateway, key))[1] for _ in range(2)]
+            while raw.requests < 1 or gateway.worker.board.total_in_flight < 2:
+                await asyncio.sleep(0.01)
+            for writer in reversed(writers):
+                writer.close()
+            finals = await gateway.settled(2)
+            assert {final.outcome for final in finals} == {"cancelled"}
+            assert sorted(map(how_booked, finals)) == [SENT, NOT_SENT]
+
+
+async def test_a_call_that_found_no_place_in_the_pool_is_booked_with_nothing(
+    http: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    async with serve(silent) as raw:
+        snapshot, key = one_model(raw.port, "openai", timeouts=TimeoutsSpec(0.3, 1, 5, 9))
+        async with running_gateway(snapshot, tmp_path, max_connections_per_origin=1) as gateway:
+            body = a_body("openai", "work")
+            asking = [asyncio.create_task(call(http, gateway, key, "openai", body)) for _ in range(2)]
+            assert {answer.status for answer in await asyncio.gather(*asking)} == {504}
+            assert sorted(map(how_booked, await gateway.settled(2))) == [SENT, NOT_SENT]
+
+
+async def test_an_error_answer_that_never_ends_is_booked_with_nothing(
+    http: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    async def script(connection: RawConnection) -> None:
+        await connection.request()
+        connection.send(b"HTTP/1.1 500 Oops\r\ncontent-length: 50\r\n\r\nhalf")
+        await connection.peer_gone.wait()
+
+    async with serve(script) as raw:
+        snapshot, key = one_model(raw.port, "openai", timeouts=TimeoutsSpec(5, 5, 5, 0.6))
+        async with running_gateway(snapshot, tmp_path) as gateway:
+            assert (await call(http, gateway, key, "openai", a_body("openai", "work"))).status == 504
+            assert [how_booked(final) for final in await gateway.settled(1)] == [NOT_SENT]
+
+
+async def test_counting_tokens_is_free_also_without_an_answer(
+    http: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    async with serve(silent) as raw:
+        snapshot, key = one_model(raw.port, "anthropic", timeouts=TimeoutsSpec(5, 0.3, 5, 9))
+        async with running_gateway(snapshot, tmp_path) as gateway:
+            body = {"model": "work", "messages": [{"role": "user", "content": "hi"}]}
+            url = f"{gateway.origin}/v1/messages/count_tokens"
+            assert (await http.post(url, json=body, headers=a_head("anthropic", key))).status_code == 504
+            assert [how_booked(final) for final in await gateway.settled(1)] == [NOT_SENT]
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_without_usage_that_is_of_no_use_to_the_caller_is_booked_by_length(
+    stream: bool, http: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    client: Client = "openai" if stream else "anthropic"
+    told = {"object": "chat.completion", "choices": [A_CHOICE] if stream else []}
+    async with serve(answering(told)) as raw:
+        snapshot, key = one_model(raw.port, "openai")
+        async with running_gateway(snapshot, tmp_path) as gateway:
+            assert (
+                await call(http, gateway, key, client, a_body(client, "work", stream=stream))
+            ).status == 502
+            (final,) = await gateway.settled(1)
+            assert (final.outcome, final.usage.source, final.usage.method) == (
+                "failed",
+                "estimated",
+                "by length",
+            )
+            assert final.usage.output

@@ -126,6 +126,7 @@ def test_a_broken_revision_is_refused_reported_and_the_old_one_stays(
         PublishState.objects.update(revision=good + 1)
         wait_until(lambda: "does not match its digest" in subscriber.last_error)
         wait_until(lambda: WorkerStatus.objects.filter(error__contains="does not match its digest").exists())
+        assert subscriber.public_error == subscriber.last_error
         assert (subscriber.revision, current.get().revision) == (good, good)
         make_key()
         wait_until(lambda: current.get().revision == good + 2)
@@ -149,6 +150,7 @@ def test_a_snapshot_that_its_worker_refuses_leaves_the_old_one(tmp_path: Path) -
         wait_until(lambda: seen != [])
         make_key()
         wait_until(lambda: "ValueError: not this one" in subscriber.last_error)
+        assert subscriber.public_error == f"revision {seen[0] + 1} is refused: ValueError"
         assert subscriber.revision == seen[0]
 
 
@@ -185,11 +187,12 @@ def test_a_worker_starts_from_the_last_good_file_while_the_database_is_away(
     try:
         wait_until(lambda: current.find() is not None, 20)
         assert key.key_id in current.get().key_by_id
-        assert "the database can't be read" in subscriber.last_error
+        assert "the database can't be read: " in subscriber.last_error
+        assert subscriber.public_error == "the database can't be read", "a driver's text names host and user"
         revoke_api_key(OPERATOR, key)
         outage.end()
         wait_until(lambda: key.key_id not in current.get().key_by_id, 10)
-        wait_until(lambda: subscriber.last_error == "")
+        wait_until(lambda: subscriber.last_error == subscriber.public_error == "")
         assert subscriber.age_seconds < 5
         if connection.vendor == "postgresql":
             outage.begin()
@@ -225,6 +228,7 @@ def test_a_broken_last_good_file_is_not_used(
         Outage(tmp_path).run(lambda: found.append(subscriber.load_initial())).join(30)
     assert found == [None]
     assert "last-good snapshot can't be used" in caplog.text
+    assert subscriber.public_error == "the database can't be read"
 
 
 def test_a_broken_newest_revision_at_the_start_falls_back_to_the_last_good_file(tmp_path: Path) -> None:

@@ -5,10 +5,11 @@ import asyncio
 import pytest
 
 from gateway.upstream.seam import ConnectFailed, UpstreamTimeout
-from tests.fakes.raw_server import RawConnection, serve
+from tests.fakes.raw_server import PATIENCE, RawConnection, serve
 from tests.gateway.upstream.calls import (
     OK,
     MakeClient,
+    a_request,
     answering,
     eventually,
     origin_of,
@@ -170,3 +171,25 @@ async def test_closing_the_client_fails_those_who_wait(make_client: MakeClient) 
         with pytest.raises(ConnectFailed):
             await send(client, server)
         await server.all_closed()
+
+
+async def test_whoever_cancels_a_call_was_told_whether_the_request_went_out(make_client: MakeClient) -> None:
+    client = make_client(max_connections_per_origin=1)
+    sent: list[str] = []
+    async with serve(silent) as server:
+        first, second = (
+            asyncio.create_task(
+                client.send(
+                    a_request(origin_of(server)),
+                    connect_timeout=PATIENCE,
+                    head_timeout=PATIENCE,
+                    on_sent=lambda name=name: sent.append(name),
+                )
+            )
+            for name in ("first", "second")
+        )
+        await eventually(lambda: server.requests == 1 and client.stats()[origin_of(server)].waiting == 1)
+        second.cancel()
+        first.cancel()
+        await asyncio.wait((first, second))
+        assert sent == ["first"], "the second waited for a place in the pool"
