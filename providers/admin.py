@@ -282,8 +282,8 @@ class ModelPages(ModelAdmin):
         return sentences
 
     def has_price_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Prices have a permission of their own: who may change a model need not be who sets its price."""
-        return request.user.has_perm("usage.add_price")
+        """Prices have permissions of their own: who may change a model need not be who sets its price. The page shows both."""
+        return request.user.has_perms(("usage.view_price", "usage.add_price"))
 
     @action(description="Set price", url_path="price", icon="sell", permissions=["price"])
     def price_page(self, request: HttpRequest, object_id: str) -> HttpResponse:

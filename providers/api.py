@@ -113,6 +113,8 @@ class ProviderViewSet(WritableViewSet):
     search_fields = ("name", "label")
     ordering_fields = ("name", "kind", "created_at", "updated_at")
     permissions_by_action = {
+        # Its models and credentials go with a provider, as the admin page says too.
+        "destroy": ("providers.delete_provider", "providers.delete_model", "vault.delete_credential"),
         "discover": DISCOVERY_PERMISSIONS,
         "discover_apply": DISCOVERY_PERMISSIONS,
         "test": ("providers.view_provider", "providers.change_provider"),
