@@ -118,6 +118,36 @@ class ProjectAdmin(ModelAdmin):
 class ShownOnce(ModelAdmin):
     """A model whose creation mints a secret: the answer to the form is the page that shows it."""
 
+    @admin.display(description="Scopes")
+    def scope_names(self, row: ApiKey | AdminToken) -> str:
+        return ", ".join(row.scopes) or "none"
+
+    @admin.display(description="State")
+    def state(self, row: ApiKey | AdminToken) -> SafeString:
+        return display.badge(*key_state(row, timezone.now()))
+
+    @admin.display(description="Ends", ordering="expires_at")
+    def ends(self, row: ApiKey | AdminToken) -> str:
+        return display.write_time(row.expires_at) if row.expires_at else "never"
+
+    @admin.display(description="Created")
+    def created(self, row: ApiKey | AdminToken) -> str:
+        return display.write_time(row.created_at)
+
+    def mint(self, request: HttpRequest, data: dict[str, Any]) -> tuple[Any, str]:
+        """Calls the action that makes a row out of the form's cleaned data; the row and its secret."""
+        raise PermissionDenied
+
+    @sensitive_variables("secret")
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Creating also mints the secret, which goes to the answer only."""
+        if change:
+            super().save_model(request, obj, form, change)
+            return
+        row, secret = self.mint(request, dict(form.cleaned_data))
+        obj.__dict__.update(row.__dict__)
+        request.minted = secret  # type: ignore[attr-defined]
+
     @sensitive_variables("secret")
     def secret_page(
         self, request: HttpRequest, row: Any, secret: str, *, rotated: bool = False
@@ -215,37 +245,14 @@ class ApiKeyAdmin(ShownOnce):
         ]
         return ", ".join(shown) or "none"
 
-    @admin.display(description="State")
-    def state(self, row: ApiKey) -> SafeString:
-        return display.badge(*key_state(row, timezone.now()))
-
-    @admin.display(description="Scopes")
-    def scope_names(self, row: ApiKey) -> str:
-        return ", ".join(row.scopes) or "none"
-
     @admin.display(description="Models")
     def models_text(self, row: ApiKey) -> str:
         if row.allowed_models is None:
             return "every model"
         return ", ".join(row.allowed_models) or "none"
 
-    @admin.display(description="Ends", ordering="expires_at")
-    def ends(self, row: ApiKey) -> str:
-        return display.write_time(row.expires_at) if row.expires_at else "never"
-
-    @admin.display(description="Created")
-    def created(self, row: ApiKey) -> str:
-        return display.write_time(row.created_at)
-
-    @sensitive_variables("secret")
-    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Creating also mints the secret, which goes to the answer only."""
-        if change:
-            super().save_model(request, obj, form, change)
-            return
-        row, secret = actions.create_api_key(actor_of(request), **form.cleaned_data)
-        obj.__dict__.update(row.__dict__)
-        request.minted = secret  # type: ignore[attr-defined]
+    def mint(self, request: HttpRequest, data: dict[str, Any]) -> tuple[ApiKey, str]:
+        return actions.create_api_key(actor_of(request), **data)
 
     def do_update(self, actor: Actor, row: ApiKey, changes: dict[str, Any]) -> None:
         actions.update_api_key(actor, row, **changes)
@@ -373,31 +380,9 @@ class AdminTokenAdmin(ShownOnce):
     def owner_text(self, row: AdminToken) -> str:
         return f"{row.owner} ({'user' if row.user_id else 'service'})"
 
-    @admin.display(description="Scopes")
-    def scope_names(self, row: AdminToken) -> str:
-        return ", ".join(row.scopes) or "none"
-
-    @admin.display(description="State")
-    def state(self, row: AdminToken) -> SafeString:
-        return display.badge(*key_state(row, timezone.now()))
-
-    @admin.display(description="Ends", ordering="expires_at")
-    def ends(self, row: AdminToken) -> str:
-        return display.write_time(row.expires_at) if row.expires_at else "never"
-
-    @admin.display(description="Created")
-    def created(self, row: AdminToken) -> str:
-        return display.write_time(row.created_at)
-
-    @sensitive_variables("secret")
-    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Mints the token, which goes to the answer only."""
-        if change:
-            raise PermissionDenied
-        refuse_foreign_owner(request.user, form.cleaned_data["user"])
-        row, secret = actions.create_admin_token(actor_of(request), **form.cleaned_data)
-        obj.__dict__.update(row.__dict__)
-        request.minted = secret  # type: ignore[attr-defined]
+    def mint(self, request: HttpRequest, data: dict[str, Any]) -> tuple[AdminToken, str]:
+        refuse_foreign_owner(request.user, data["user"])
+        return actions.create_admin_token(actor_of(request), **data)
 
     @action(description="Revoke", icon="block", permissions=["revoke"])
     def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:

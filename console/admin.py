@@ -6,8 +6,9 @@ from typing import Any
 
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import Group, Permission, User
 from django.core.exceptions import PermissionDenied
+from django.db.models import Q
 from django.http import HttpRequest
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
@@ -53,7 +54,7 @@ class AccountAdmin(ModelAdmin):
 
 @admin.register(User)
 class UserPages(AccountAdmin, UserAdmin):
-    """People who sign in. Only superusers hand out powers, or touch those who have them all."""
+    """People who sign in. Only superusers hand out powers; nobody touches those who have powers that he lacks."""
 
     form = UserChangeForm
     add_form = UserCreationForm
@@ -67,11 +68,11 @@ class UserPages(AccountAdmin, UserAdmin):
         return (*given, *times) if request.user.is_superuser else (*given, *times, *POWERS)
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Only superusers change superusers: a new password would be a way to become one."""
+        """Nobody changes those above him: a new password would be a way to become one of them."""
         return super().has_change_permission(request, obj) and not self._above(request, obj)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Only superusers delete superusers."""
+        """Nobody deletes those above him."""
         return super().has_delete_permission(request, obj) and not self._above(request, obj)
 
     def log_change(self, request: HttpRequest, obj: Any, message: Any) -> None:
@@ -80,10 +81,15 @@ class UserPages(AccountAdmin, UserAdmin):
             write_account(actor_of(request), "set_password", obj, _nothing)
 
     def _above(self, request: HttpRequest, obj: Any) -> bool:
-        return obj is not None and obj.is_superuser and not request.user.is_superuser
+        """Whether an account has a power that who asks lacks; one that is switched off counts with all it would have."""
+        if obj is None or request.user.is_superuser:
+            return False
+        held = Permission.objects.filter(Q(user=obj) | Q(group__user=obj))
+        names = held.values_list("content_type__app_label", "codename")
+        return obj.is_superuser or not request.user.has_perms([f"{app}.{name}" for app, name in names])
 
     def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
-        """Deletes row by row. Raises PermissionDenied for a superuser among them, asked for by someone else."""
+        """Deletes row by row. Raises PermissionDenied if one of them is above who asks."""
         if any(self._above(request, row) for row in queryset):
             raise PermissionDenied
         super().delete_queryset(request, queryset)

@@ -13,7 +13,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from providers import actions
-from providers.discovery import apply_discovery
+from providers.discovery import DISCOVERY_PERMISSIONS, apply_discovery
 from providers.forms import ModelForm, PriceForm, ProviderForm
 from providers.models import Endpoint, Model, Provider
 from providers.probe import ask, check_connection
@@ -187,10 +187,8 @@ class ProviderAdmin(ModelAdmin):
         )
 
     def has_discover_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Taking models over adds and changes them."""
-        return request.user.has_perms(
-            ("providers.view_provider", "providers.add_model", "providers.change_model")
-        )
+        """As in the API."""
+        return request.user.has_perms(DISCOVERY_PERMISSIONS)
 
 
 def _models_url(site_admin: ModelAdmin) -> str:
@@ -284,8 +282,8 @@ class ModelPages(ModelAdmin):
         return sentences
 
     def has_price_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Prices have a permission of their own: who may change a model need not be who sets its price."""
-        return request.user.has_perm("usage.add_price")
+        """Prices have permissions of their own: who may change a model need not be who sets its price. The page shows both."""
+        return request.user.has_perms(("usage.view_price", "usage.add_price"))
 
     @action(description="Set price", url_path="price", icon="sell", permissions=["price"])
     def price_page(self, request: HttpRequest, object_id: str) -> HttpResponse:

@@ -13,7 +13,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from providers import actions
-from providers.discovery import DiscoveryDiff, apply_discovery
+from providers.discovery import DISCOVERY_PERMISSIONS, DiscoveryDiff, apply_discovery
 from providers.models import Endpoint, Model, Provider
 from providers.probe import ask, check_connection
 from tokenhub.control.api import WritableViewSet
@@ -113,8 +113,10 @@ class ProviderViewSet(WritableViewSet):
     search_fields = ("name", "label")
     ordering_fields = ("name", "kind", "created_at", "updated_at")
     permissions_by_action = {
-        "discover": ("providers.view_provider", "providers.change_provider"),
-        "discover_apply": ("providers.view_provider", "providers.add_model", "providers.change_model"),
+        # Its models and credentials go with a provider, as the admin page says too.
+        "destroy": ("providers.delete_provider", "providers.delete_model", "vault.delete_credential"),
+        "discover": DISCOVERY_PERMISSIONS,
+        "discover_apply": DISCOVERY_PERMISSIONS,
         "test": ("providers.view_provider", "providers.change_provider"),
     }
 

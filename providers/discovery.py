@@ -24,6 +24,8 @@ from vault.keyring import Keyring
 MAX_BYTES = 8 * 1024 * 1024
 MAX_SECONDS = 30.0
 MAX_MODELS = 5000
+DISCOVERY_PERMISSIONS = ("providers.view_provider", "providers.add_model", "providers.change_model")
+"""What pages and API ask of whoever discovers: taking models over adds and changes them."""
 _TOLD = ("context_tokens", "max_output_tokens", "capabilities")
 _FOREIGN = re.compile(r"[^A-Za-z0-9._:/@+-]+", re.ASCII)
 

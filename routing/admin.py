@@ -15,7 +15,7 @@ from tokenhub.control.admin import Inline, ModelAdmin
 
 
 class TargetInline(Inline):
-    """The models an alias stands for, lowest priority first."""
+    """The models an alias stands for, lowest priority first. They are part of it: its own permissions count, as in the API."""
 
     model = AliasTarget
     fields = ("model", "priority", "weight")
@@ -24,6 +24,18 @@ class TargetInline(Inline):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[AliasTarget]:
         return super().get_queryset(request).select_related("model__provider", "alias")
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("routing.add_alias" if obj is None else "routing.change_alias")
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("routing.change_alias")
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("routing.change_alias")
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("routing.view_alias") or self.has_change_permission(request, obj)
 
     def do_create(self, actor: Actor, row: AliasTarget) -> None:
         fields = {name: getattr(row, name) for name in actions.TARGET_FIELDS}

@@ -110,6 +110,15 @@ def a_person(kind: str) -> User:
     return person
 
 
+def a_person_who_may(*permissions: str, username: str = "person") -> User:
+    """A staff member with just these permissions, by full name."""
+    person = User.objects.create_user(username, password="a pass phrase", is_staff=True)
+    for name in permissions:
+        app, codename = name.split(".")
+        person.user_permissions.add(Permission.objects.get(content_type__app_label=app, codename=codename))
+    return person
+
+
 def sample_ids() -> dict[str, str]:
     """An existing id for each model that has pages, by `app_model`."""
     models = (

@@ -6,7 +6,9 @@ import pytest
 from django.contrib.auth.models import Group
 from django.test import Client
 
-from tests.console.cast import Cast, a_cast, a_person, a_worker, an_attempt
+from providers.models import Endpoint
+from snapshots.models import ConfigRevision
+from tests.console.cast import NOON, Cast, a_cast, a_person, a_worker, an_attempt, sample_ids
 
 
 @pytest.fixture
@@ -33,3 +35,12 @@ def superuser(cast: Cast) -> Client:
     client = Client()
     client.force_login(a_person("superuser"))
     return client
+
+
+@pytest.fixture
+def ids(cast: Cast) -> dict[str, str]:
+    """An existing id for each model, a revision 1 among them."""
+    if not ConfigRevision.objects.filter(revision=1).exists():
+        ConfigRevision.objects.create(revision=1, created_at=NOON, sha256="", content_sha256="")
+    a_person("viewer")
+    return {**sample_ids(), "providers.endpoint": str(Endpoint.objects.values_list("pk", flat=True).get())}

@@ -6,9 +6,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
-from providers.models import Endpoint
-from snapshots.models import ConfigRevision
-from tests.console.cast import NOON, Cast, a_person, sample_ids
+from tests.console.cast import a_person
 from tests.console.routes import fill, list_routes
 from vault.models import AuditEntry
 
@@ -173,15 +171,6 @@ DECLARED: dict[str, tuple[int, int, int, int]] = {
     "admin/<url>": (302, 404, 404, 404),
 }
 """The status of a GET by each of PEOPLE: 302 leads to the login page or on, 403 refuses, 405 takes POST only."""
-
-
-@pytest.fixture
-def ids(cast: Cast) -> dict[str, str]:
-    """An existing id for each model, a revision 1 among them."""
-    if not ConfigRevision.objects.filter(revision=1).exists():
-        ConfigRevision.objects.create(revision=1, created_at=NOON, sha256="", content_sha256="")
-    a_person("viewer")
-    return {**sample_ids(), "providers.endpoint": str(Endpoint.objects.values_list("pk", flat=True).get())}
 
 
 def a_browser(person: str) -> Client:

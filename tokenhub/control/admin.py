@@ -37,6 +37,12 @@ def error_texts(refused: TokenhubError) -> dict[str, list[str]]:
     return {NON_FIELD_ERRORS: [f"{refused.message}{hint}"]}
 
 
+def _filtered_name(list_filter: Any) -> str:
+    """What a filter of a list goes by in the query: a field, or a filter's own parameter."""
+    named = list_filter[0] if isinstance(list_filter, tuple) else list_filter
+    return str(named if isinstance(named, str) else named.parameter_name).partition("__")[0]
+
+
 class NoPopups:
     """No pop-up windows for related rows: they would need frames, which the content security policy forbids."""
 
@@ -152,6 +158,17 @@ class ModelAdmin(NoPopups, UnfoldModelAdmin):
         """Deletes row by row, each by the app's action."""
         for row in queryset:
             self.do_delete(actor_of(request), row)
+
+    # --- looking ---------------------------------------------------------------------------------------------------
+
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
+        """Lists are filtered by what they offer. By any other column they would tell it, guessed letter by letter."""
+        name = lookup.partition("__")[0]
+        columns = {field.name for field in self.opts.get_fields()} | {
+            column.attname for column in self.opts.concrete_fields
+        }
+        offered = {_filtered_name(one) for one in self.get_list_filter(request)}
+        return name in offered | ({name} - columns) and super().lookup_allowed(lookup, value, request)
 
     # --- refusals --------------------------------------------------------------------------------------------------
 
