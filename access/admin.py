@@ -12,24 +12,35 @@ from django.db.models import Count, Prefetch, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils import timezone
 from django.utils.cache import add_never_cache_headers
-from django.utils.safestring import SafeString
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
 from django.views.decorators.debug import sensitive_variables
 
 from access import actions
 from access.forms import AdminTokenForm, ApiKeyForm, RotateForm
 from access.models import AdminToken, ApiKey, ApiKeySecret, Project, Team
 from access.owners import refuse_foreign_owner
+from providers.models import Model
 from tokenhub.control import display
 from tokenhub.control.actors import Actor
 from tokenhub.control.admin import ModelAdmin, action
 from tokenhub.control.callers import actor_of
 from tokenhub.core.errors import TokenhubError
+from tokenhub.core.specs import SCOPES
+
+MODELS_SHOWN = 3
+BOTH_GOOD = "Both secrets are good until the overlap ends; then the old one is refused."
+OVERLAPPING = "It has two live secrets already, and is refused a third: end the overlap first."
 
 
 def live_secrets(key: ApiKey, now: Any) -> list[ApiKeySecret]:
     """The key's live secrets, newest first, out of the rows that are loaded already."""
     rows = [one for one in key.secrets.all() if one.revoked_at is None]
     return [one for one in rows if one.expires_at is None or one.expires_at > now]
+
+
+def _until(secret: ApiKeySecret) -> str:
+    return f"until {display.write_time(secret.expires_at)}" if secret.expires_at else ""
 
 
 def key_state(key: ApiKey | AdminToken, now: Any) -> tuple[str, str]:
@@ -47,6 +58,7 @@ class TeamAdmin(ModelAdmin):
 
     list_display = ("name", "slug", "enabled", "project_count", "key_count")
     list_filter = ("enabled",)
+    empty_text = "A team shares keys and a bill."
     search_fields = ("name", "slug")
     fields = ("name", "slug", "enabled")
 
@@ -72,11 +84,15 @@ class TeamAdmin(ModelAdmin):
         actions.delete_team(actor, row)
 
     def consequences(self, row: Team) -> list[str]:
-        held = {"projects": row.projects.count(), "API keys": row.keys.count()}
-        blocks = [
-            f"Deletion is refused while it has {number} {name}." for name, number in held.items() if number
+        return ["Its usage stays in the ledger, under its short name."]
+
+    def blockers(self, row: Team) -> list[str]:
+        held = {"project": row.projects.count(), "API key": row.keys.count()}
+        return [
+            f"Deletion is refused while it has {display.write_number_of(number, name)}."
+            for name, number in held.items()
+            if number
         ]
-        return blocks or ["Nothing uses this team. Its usage stays in the ledger."]
 
 
 @admin.register(Project)
@@ -84,6 +100,7 @@ class ProjectAdmin(ModelAdmin):
     """A piece of a team's work with keys of its own."""
 
     list_display = ("name", "slug", "team", "enabled", "key_count")
+    empty_text = "A project is a piece of a team's work with keys of its own."
     list_filter = ("enabled", "team")
     list_select_related = ("team",)
     search_fields = ("name", "slug", "team__name")
@@ -109,10 +126,13 @@ class ProjectAdmin(ModelAdmin):
         actions.delete_project(actor, row)
 
     def consequences(self, row: Project) -> list[str]:
+        return ["Its usage stays in the ledger, under its short name."]
+
+    def blockers(self, row: Project) -> list[str]:
         keys = row.keys.count()
-        return [
-            f"Deletion is refused while it has {keys} API keys." if keys else "Nothing uses this project."
-        ]
+        return (
+            [f"Deletion is refused while it has {display.write_number_of(keys, 'API key')}."] if keys else []
+        )
 
 
 class ShownOnce(ModelAdmin):
@@ -126,10 +146,12 @@ class ShownOnce(ModelAdmin):
         response = self.page(
             request,
             "console/secret.html",
-            f"{row.name}: {'new secret' if rotated else 'created'}",
+            "New secret" if rotated else "Created",
             row=row,
             secret=secret,
+            subject=row,
             is_api_key=isinstance(row, ApiKey),
+            model=self.example_model(row),
             base_url=request.build_absolute_uri("/v1"),
             admin_url=request.build_absolute_uri("/admin/v1"),
             rotated=rotated,
@@ -137,6 +159,22 @@ class ShownOnce(ModelAdmin):
         )
         add_never_cache_headers(response)
         return response
+
+    def example_model(self, row: Any) -> str:
+        """A name for the ready-made snippets that works with this key; "" if there is none yet."""
+        return ""
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Creating has one button: what follows is the page with the secret, whichever is pressed."""
+        one_button = {"show_save_and_add_another": False, "show_save_and_continue": False}
+        context = {**(one_button if object_id is None else {}), **(extra_context or {})}
+        return super().changeform_view(request, object_id, form_url, context)
 
     def response_add(
         self, request: HttpRequest, obj: Any, post_url_continue: str | None = None
@@ -150,6 +188,7 @@ class ShownOnce(ModelAdmin):
         row: Any,
         *,
         title: str,
+        question: str,
         button: str,
         breaks: list[str],
         write: Callable[[], str],
@@ -165,10 +204,11 @@ class ShownOnce(ModelAdmin):
             request,
             "console/confirm.html",
             title,
-            question=f"{title}?",
+            question=question,
             consequences=breaks,
             button=button,
             danger=True,
+            subject=row,
             back_url=self.url_for("change", row.pk),
         )
 
@@ -178,13 +218,13 @@ class ApiKeyAdmin(ShownOnce):
     """Keys for /v1. Of a secret only the last four characters are known here."""
 
     form = ApiKeyForm
+    labels = {"expires_at": "Expires"}
+    empty_text = "Clients need a key for /v1. Its secret is shown once, with ready-made snippets."
     list_display = (
-        "name",
-        "key_id",
-        "secrets_text",
+        "named",
         "state",
-        "team",
-        "project",
+        "secrets_text",
+        "owner",
         "scope_names",
         "models_text",
         "ends",
@@ -193,12 +233,12 @@ class ApiKeyAdmin(ShownOnce):
     list_select_related = ("team", "project__team")
     search_fields = ("name", "=key_id", "note")
     actions_detail = ("rotate", "end_overlap", "revoke")
-    readonly_fields = ("key_id", "state", "secrets_text", "created", "created_by")
+    readonly_fields = ("id_text", "state", "secrets_text", "created", "created_by")
     fieldsets = (
         (None, {"fields": ("name", ("team", "project"), "enabled", "expires_at", "note")}),
         ("What it may do", {"fields": ("scopes", "allowed_models")}),
     )
-    known = (("Key", {"fields": (("key_id", "state"), "secrets_text", ("created", "created_by"))}),)
+    known = (("Key", {"fields": (("id_text", "state"), "secrets_text", ("created", "created_by"))}),)
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         return (*self.known, *self.fieldsets) if obj is not None else self.fieldsets
@@ -207,13 +247,26 @@ class ApiKeyAdmin(ShownOnce):
         secrets = Prefetch("secrets", queryset=ApiKeySecret.objects.defer("digest").order_by("-id"))
         return super().get_queryset(request).prefetch_related(secrets)
 
+    @admin.display(description="Name and ID", ordering="name")
+    def named(self, row: ApiKey) -> SafeString | str:
+        return display.two_lines(row.name, format_html('<span class="th-mono">{}</span>', row.key_id))
+
+    @admin.display(description="Key ID")
+    def id_text(self, row: ApiKey) -> str:
+        return row.key_id
+
+    @admin.display(description="Team, project", ordering="team__name")
+    def owner(self, row: ApiKey) -> SafeString | str:
+        if row.team is None:
+            return display.NOTHING
+        return display.two_lines(row.team.name, row.project.name if row.project else "")
+
     @admin.display(description="Live secrets")
-    def secrets_text(self, row: ApiKey) -> str:
+    def secrets_text(self, row: ApiKey) -> SafeString:
         shown = [
-            f"…{one.last4}" + (f" until {display.write_time(one.expires_at)}" if one.expires_at else "")
-            for one in live_secrets(row, timezone.now())
+            (display.two_lines(f"…{one.last4}", _until(one)),) for one in live_secrets(row, timezone.now())
         ]
-        return ", ".join(shown) or "none"
+        return format_html_join(mark_safe("<br>"), '<span class="th-nowrap">{}</span>', shown or [("none",)])
 
     @admin.display(description="State")
     def state(self, row: ApiKey) -> SafeString:
@@ -221,17 +274,18 @@ class ApiKeyAdmin(ShownOnce):
 
     @admin.display(description="Scopes")
     def scope_names(self, row: ApiKey) -> str:
-        return ", ".join(row.scopes) or "none"
+        return "all" if set(SCOPES) <= set(row.scopes) else ", ".join(row.scopes) or "none"
 
     @admin.display(description="Models")
     def models_text(self, row: ApiKey) -> str:
         if row.allowed_models is None:
             return "every model"
-        return ", ".join(row.allowed_models) or "none"
+        first, rest = row.allowed_models[:MODELS_SHOWN], len(row.allowed_models[MODELS_SHOWN:])
+        return (", ".join(first) or "none") + (f" and {rest} more" if rest else "")
 
-    @admin.display(description="Ends", ordering="expires_at")
-    def ends(self, row: ApiKey) -> str:
-        return display.write_time(row.expires_at) if row.expires_at else "never"
+    @admin.display(description="Expires", ordering="expires_at")
+    def ends(self, row: ApiKey) -> SafeString | str:
+        return display.write_time_tag(row.expires_at) if row.expires_at else "never"
 
     @admin.display(description="Created")
     def created(self, row: ApiKey) -> str:
@@ -253,10 +307,19 @@ class ApiKeyAdmin(ShownOnce):
     def do_delete(self, actor: Actor, row: ApiKey) -> None:
         actions.delete_api_key(actor, row)
 
+    def example_model(self, row: ApiKey) -> str:
+        if row.allowed_models is not None:
+            return row.allowed_models[0] if row.allowed_models else ""
+        usable = Model.objects.filter(enabled=True, provider__enabled=True).order_by("pk")
+        return usable.values_list("name", flat=True).first() or ""
+
     def consequences(self, row: ApiKey) -> list[str]:
+        return ["Its usage stays in the ledger, under its ID."]
+
+    def blockers(self, row: ApiKey) -> list[str]:
         if key_state(row, timezone.now())[0] in ("revoked", "expired"):
-            return ["It is refused already. Its usage stays in the ledger, under its id."]
-        return ["Deletion is refused while the key is live. Revoke it first."]
+            return []
+        return ["Deletion is refused while the key is neither revoked nor expired. Revoke it first."]
 
     @action(description="Rotate", icon="autorenew", permissions=["change"])
     @sensitive_variables("secret")
@@ -264,22 +327,25 @@ class ApiKeyAdmin(ShownOnce):
         """Makes a second secret; the first stays good for the overlap that is chosen."""
         row = self.found(request, object_id)
         form = RotateForm(request.POST if request.method == "POST" else None)
+        overlapping = len(live_secrets(row, timezone.now())) > 1
         if request.method == "POST" and form.is_valid():
             overlap = timedelta(seconds=form.cleaned_data["overlap_seconds"])
             try:
                 secret = actions.rotate_api_key(actor_of(request), row, overlap=overlap)
             except TokenhubError as refused:
-                form.add_error(None, f"{refused.message}. {(refused.hint or '').capitalize()}")
+                form.add_error(None, display.write_refusal(refused.message, refused.hint))
             else:
                 return self.secret_page(request, row, secret, rotated=True)
         return self.page(
             request,
             "console/confirm.html",
-            f"Rotate {row.name}",
-            question="Make a new secret for this key?",
-            consequences=["Both secrets are good until the overlap ends; then the old one is refused."],
+            "Rotate",
+            question=f"Make a new secret for {row.name}?",
+            consequences=[] if form.errors else [OVERLAPPING if overlapping else BOTH_GOOD],
             form=form,
             button="Rotate",
+            danger=overlapping,
+            subject=row,
             back_url=self.url_for("change", row.pk),
         )
 
@@ -298,7 +364,13 @@ class ApiKeyAdmin(ShownOnce):
 
         breaks = [f"Clients that still send the secret {', '.join(old)} are refused within seconds."]
         return self.confirmed(
-            request, row, title=f"End the overlap of {row.name}", button="End it", breaks=breaks, write=write
+            request,
+            row,
+            title="End overlap",
+            question=f"End the overlap of {row.name}?",
+            button="End it",
+            breaks=breaks,
+            write=write,
         )
 
     @action(description="Revoke", icon="block", permissions=["change"])
@@ -312,7 +384,13 @@ class ApiKeyAdmin(ShownOnce):
 
         breaks = ["Every client with this key is refused within seconds.", "This can't be undone."]
         return self.confirmed(
-            request, row, title=f"Revoke {row.name}", button="Revoke it", breaks=breaks, write=write
+            request,
+            row,
+            title="Revoke",
+            question=f"Revoke {row.name}?",
+            button="Revoke it",
+            breaks=breaks,
+            write=write,
         )
 
 
@@ -321,13 +399,14 @@ class AdminTokenAdmin(ShownOnce):
     """Tokens for the admin API: a user's, with that user's permissions, or a service's."""
 
     form = AdminTokenForm
+    labels = {"expires_at": "Expires"}
+    empty_text = "Scripts need a token for /admin/v1. Its secret is shown once."
     list_display = (
-        "name",
-        "key_id",
+        "named",
+        "state",
         "secret_end",
         "owner_text",
         "scope_names",
-        "state",
         "ends",
         "created_by",
     )
@@ -337,7 +416,7 @@ class AdminTokenAdmin(ShownOnce):
     fields = ("name", "user", "service", "scopes", "expires_at")
     shown = (
         "name",
-        "key_id",
+        "id_text",
         "secret_end",
         "owner_text",
         "scope_names",
@@ -365,6 +444,14 @@ class AdminTokenAdmin(ShownOnce):
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         return self.shown if obj is not None else ()
 
+    @admin.display(description="Name and ID", ordering="name")
+    def named(self, row: AdminToken) -> SafeString | str:
+        return display.two_lines(row.name, format_html('<span class="th-mono">{}</span>', row.key_id))
+
+    @admin.display(description="Token ID")
+    def id_text(self, row: AdminToken) -> str:
+        return row.key_id
+
     @admin.display(description="Secret")
     def secret_end(self, row: AdminToken) -> str:
         return f"…{row.last4}"
@@ -381,9 +468,9 @@ class AdminTokenAdmin(ShownOnce):
     def state(self, row: AdminToken) -> SafeString:
         return display.badge(*key_state(row, timezone.now()))
 
-    @admin.display(description="Ends", ordering="expires_at")
-    def ends(self, row: AdminToken) -> str:
-        return display.write_time(row.expires_at) if row.expires_at else "never"
+    @admin.display(description="Expires", ordering="expires_at")
+    def ends(self, row: AdminToken) -> SafeString | str:
+        return display.write_time_tag(row.expires_at) if row.expires_at else "never"
 
     @admin.display(description="Created")
     def created(self, row: AdminToken) -> str:
@@ -414,5 +501,11 @@ class AdminTokenAdmin(ShownOnce):
 
         breaks = ["Every tool with this token gets 401 at once.", "This can't be undone."]
         return self.confirmed(
-            request, row, title=f"Revoke {row.name}", button="Revoke it", breaks=breaks, write=write
+            request,
+            row,
+            title="Revoke",
+            question=f"Revoke {row.name}?",
+            button="Revoke it",
+            breaks=breaks,
+            write=write,
         )
