@@ -1,44 +1,21 @@
-"""Teams, projects, API keys and admin tokens as admin pages. Control plane; a secret is shown once, by what minted it."""
+"""Teams and projects as admin pages; those of keys and tokens are in `access.key_pages`. Control plane."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
-from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied
-from django.db.models import Count, Prefetch, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.utils import timezone
-from django.utils.cache import add_never_cache_headers
-from django.utils.safestring import SafeString
-from django.views.decorators.debug import sensitive_variables
+from django.contrib import admin
+from django.db.models import Count, QuerySet
+from django.http import HttpRequest
 
 from access import actions
-from access.forms import AdminTokenForm, ApiKeyForm, RotateForm
-from access.models import AdminToken, ApiKey, ApiKeySecret, Project, Team
-from access.owners import refuse_foreign_owner
+from access.key_pages import AdminTokenAdmin, ApiKeyAdmin
+from access.models import Project, Team
 from tokenhub.control import display
 from tokenhub.control.actors import Actor
-from tokenhub.control.admin import ModelAdmin, action
-from tokenhub.control.callers import actor_of
-from tokenhub.core.errors import TokenhubError
+from tokenhub.control.admin import ModelAdmin
 
-
-def live_secrets(key: ApiKey, now: Any) -> list[ApiKeySecret]:
-    """The key's live secrets, newest first, out of the rows that are loaded already."""
-    rows = [one for one in key.secrets.all() if one.revoked_at is None]
-    return [one for one in rows if one.expires_at is None or one.expires_at > now]
-
-
-def key_state(key: ApiKey | AdminToken, now: Any) -> tuple[str, str]:
-    """A key's or token's state and the tone of its badge."""
-    if key.revoked_at is not None:
-        return "revoked", "bad"
-    if key.expires_at is not None and key.expires_at <= now:
-        return "expired", "bad"
-    return ("live", "good") if key.is_live(now) else ("disabled", "warn")
+__all__ = ["AdminTokenAdmin", "ApiKeyAdmin", "ProjectAdmin", "TeamAdmin"]
 
 
 @admin.register(Team)
@@ -47,6 +24,7 @@ class TeamAdmin(ModelAdmin):
 
     list_display = ("name", "slug", "enabled", "project_count", "key_count")
     list_filter = ("enabled",)
+    empty_text = "A team shares keys and a bill."
     search_fields = ("name", "slug")
     fields = ("name", "slug", "enabled")
 
@@ -72,11 +50,15 @@ class TeamAdmin(ModelAdmin):
         actions.delete_team(actor, row)
 
     def consequences(self, row: Team) -> list[str]:
-        held = {"projects": row.projects.count(), "API keys": row.keys.count()}
-        blocks = [
-            f"Deletion is refused while it has {number} {name}." for name, number in held.items() if number
+        return ["Its usage stays in the ledger, under its short name."]
+
+    def blockers(self, row: Team) -> list[str]:
+        held = {"project": row.projects.count(), "API key": row.keys.count()}
+        return [
+            f"Deletion is refused while it has {display.write_number_of(number, name)}."
+            for name, number in held.items()
+            if number
         ]
-        return blocks or ["Nothing uses this team. Its usage stays in the ledger."]
 
 
 @admin.register(Project)
@@ -84,6 +66,7 @@ class ProjectAdmin(ModelAdmin):
     """A piece of a team's work with keys of its own."""
 
     list_display = ("name", "slug", "team", "enabled", "key_count")
+    empty_text = "A project is a piece of a team's work with keys of its own."
     list_filter = ("enabled", "team")
     list_select_related = ("team",)
     search_fields = ("name", "slug", "team__name")
@@ -109,295 +92,10 @@ class ProjectAdmin(ModelAdmin):
         actions.delete_project(actor, row)
 
     def consequences(self, row: Project) -> list[str]:
+        return ["Its usage stays in the ledger, under its short name."]
+
+    def blockers(self, row: Project) -> list[str]:
         keys = row.keys.count()
-        return [
-            f"Deletion is refused while it has {keys} API keys." if keys else "Nothing uses this project."
-        ]
-
-
-class ShownOnce(ModelAdmin):
-    """A model whose creation mints a secret: the answer to the form is the page that shows it."""
-
-    @admin.display(description="Scopes")
-    def scope_names(self, row: ApiKey | AdminToken) -> str:
-        return ", ".join(row.scopes) or "none"
-
-    @admin.display(description="State")
-    def state(self, row: ApiKey | AdminToken) -> SafeString:
-        return display.badge(*key_state(row, timezone.now()))
-
-    @admin.display(description="Ends", ordering="expires_at")
-    def ends(self, row: ApiKey | AdminToken) -> str:
-        return display.write_time(row.expires_at) if row.expires_at else "never"
-
-    @admin.display(description="Created")
-    def created(self, row: ApiKey | AdminToken) -> str:
-        return display.write_time(row.created_at)
-
-    def mint(self, request: HttpRequest, data: dict[str, Any]) -> tuple[Any, str]:
-        """Calls the action that makes a row out of the form's cleaned data; the row and its secret."""
-        raise PermissionDenied
-
-    @sensitive_variables("secret")
-    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Creating also mints the secret, which goes to the answer only."""
-        if change:
-            super().save_model(request, obj, form, change)
-            return
-        row, secret = self.mint(request, dict(form.cleaned_data))
-        obj.__dict__.update(row.__dict__)
-        request.minted = secret  # type: ignore[attr-defined]
-
-    @sensitive_variables("secret")
-    def secret_page(
-        self, request: HttpRequest, row: Any, secret: str, *, rotated: bool = False
-    ) -> HttpResponse:
-        """The page that shows a secret once. Nothing keeps it: not the session, no cache, no URL."""
-        response = self.page(
-            request,
-            "console/secret.html",
-            f"{row.name}: {'new secret' if rotated else 'created'}",
-            row=row,
-            secret=secret,
-            is_api_key=isinstance(row, ApiKey),
-            base_url=request.build_absolute_uri("/v1"),
-            admin_url=request.build_absolute_uri("/admin/v1"),
-            rotated=rotated,
-            back_url=self.url_for("change", row.pk),
-        )
-        add_never_cache_headers(response)
-        return response
-
-    def response_add(
-        self, request: HttpRequest, obj: Any, post_url_continue: str | None = None
-    ) -> HttpResponse:
-        """Shows the secret in place of going back to the list."""
-        return self.secret_page(request, obj, request.minted)  # type: ignore[attr-defined]
-
-    def confirmed(
-        self,
-        request: HttpRequest,
-        row: Any,
-        *,
-        title: str,
-        button: str,
-        breaks: list[str],
-        write: Callable[[], str],
-    ) -> HttpResponse:
-        """Asks on GET, saying what will break; writes on POST and says what was done."""
-        if request.method == "POST":
-            try:
-                messages.success(request, write())
-            except TokenhubError as refused:
-                self.say_refused(request, refused)
-            return HttpResponseRedirect(self.url_for("change", row.pk))
-        return self.page(
-            request,
-            "console/confirm.html",
-            title,
-            question=f"{title}?",
-            consequences=breaks,
-            button=button,
-            danger=True,
-            back_url=self.url_for("change", row.pk),
-        )
-
-
-@admin.register(ApiKey)
-class ApiKeyAdmin(ShownOnce):
-    """Keys for /v1. Of a secret only the last four characters are known here."""
-
-    form = ApiKeyForm
-    list_display = (
-        "name",
-        "key_id",
-        "secrets_text",
-        "state",
-        "team",
-        "project",
-        "scope_names",
-        "models_text",
-        "ends",
-    )
-    list_filter = ("enabled", "team")
-    list_select_related = ("team", "project__team")
-    search_fields = ("name", "=key_id", "note")
-    actions_detail = ("rotate", "end_overlap", "revoke")
-    readonly_fields = ("key_id", "state", "secrets_text", "created", "created_by")
-    fieldsets = (
-        (None, {"fields": ("name", ("team", "project"), "enabled", "expires_at", "note")}),
-        ("What it may do", {"fields": ("scopes", "allowed_models")}),
-    )
-    known = (("Key", {"fields": (("key_id", "state"), "secrets_text", ("created", "created_by"))}),)
-
-    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
-        return (*self.known, *self.fieldsets) if obj is not None else self.fieldsets
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[ApiKey]:
-        secrets = Prefetch("secrets", queryset=ApiKeySecret.objects.defer("digest").order_by("-id"))
-        return super().get_queryset(request).prefetch_related(secrets)
-
-    @admin.display(description="Live secrets")
-    def secrets_text(self, row: ApiKey) -> str:
-        shown = [
-            f"…{one.last4}" + (f" until {display.write_time(one.expires_at)}" if one.expires_at else "")
-            for one in live_secrets(row, timezone.now())
-        ]
-        return ", ".join(shown) or "none"
-
-    @admin.display(description="Models")
-    def models_text(self, row: ApiKey) -> str:
-        if row.allowed_models is None:
-            return "every model"
-        return ", ".join(row.allowed_models) or "none"
-
-    def mint(self, request: HttpRequest, data: dict[str, Any]) -> tuple[ApiKey, str]:
-        return actions.create_api_key(actor_of(request), **data)
-
-    def do_update(self, actor: Actor, row: ApiKey, changes: dict[str, Any]) -> None:
-        actions.update_api_key(actor, row, **changes)
-
-    def do_delete(self, actor: Actor, row: ApiKey) -> None:
-        actions.delete_api_key(actor, row)
-
-    def consequences(self, row: ApiKey) -> list[str]:
-        if key_state(row, timezone.now())[0] in ("revoked", "expired"):
-            return ["It is refused already. Its usage stays in the ledger, under its id."]
-        return ["Deletion is refused while the key is live. Revoke it first."]
-
-    @action(description="Rotate", icon="autorenew", permissions=["change"])
-    @sensitive_variables("secret")
-    def rotate(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Makes a second secret; the first stays good for the overlap that is chosen."""
-        row = self.found(request, object_id)
-        form = RotateForm(request.POST if request.method == "POST" else None)
-        if request.method == "POST" and form.is_valid():
-            overlap = timedelta(seconds=form.cleaned_data["overlap_seconds"])
-            try:
-                secret = actions.rotate_api_key(actor_of(request), row, overlap=overlap)
-            except TokenhubError as refused:
-                form.add_error(None, f"{refused.message}. {(refused.hint or '').capitalize()}")
-            else:
-                return self.secret_page(request, row, secret, rotated=True)
-        return self.page(
-            request,
-            "console/confirm.html",
-            f"Rotate {row.name}",
-            question="Make a new secret for this key?",
-            consequences=["Both secrets are good until the overlap ends; then the old one is refused."],
-            form=form,
-            button="Rotate",
-            back_url=self.url_for("change", row.pk),
-        )
-
-    @action(description="End overlap", url_path="end-overlap", icon="timer_off", permissions=["change"])
-    def end_overlap(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Ends the older secret of a rotated key at once."""
-        row = self.found(request, object_id)
-        old = [f"…{one.last4}" for one in live_secrets(row, timezone.now())[1:]]
-        if not old:
-            messages.info(request, f"{row.name} has one live secret: there is no overlap to end.")
-            return HttpResponseRedirect(self.url_for("change", row.pk))
-
-        def write() -> str:
-            actions.end_overlap(actor_of(request), row)
-            return f"{row.name}: {', '.join(old)} ended."
-
-        breaks = [f"Clients that still send the secret {', '.join(old)} are refused within seconds."]
-        return self.confirmed(
-            request, row, title=f"End the overlap of {row.name}", button="End it", breaks=breaks, write=write
-        )
-
-    @action(description="Revoke", icon="block", permissions=["change"])
-    def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Revokes the key for good."""
-        row = self.found(request, object_id)
-
-        def write() -> str:
-            actions.revoke_api_key(actor_of(request), row)
-            return f"{row.name} is revoked."
-
-        breaks = ["Every client with this key is refused within seconds.", "This can't be undone."]
-        return self.confirmed(
-            request, row, title=f"Revoke {row.name}", button="Revoke it", breaks=breaks, write=write
-        )
-
-
-@admin.register(AdminToken)
-class AdminTokenAdmin(ShownOnce):
-    """Tokens for the admin API: a user's, with that user's permissions, or a service's."""
-
-    form = AdminTokenForm
-    list_display = (
-        "name",
-        "key_id",
-        "secret_end",
-        "owner_text",
-        "scope_names",
-        "state",
-        "ends",
-        "created_by",
-    )
-    list_select_related = ("user",)
-    search_fields = ("name", "=key_id", "service", "user__username")
-    actions_detail = ("revoke",)
-    fields = ("name", "user", "service", "scopes", "expires_at")
-    shown = (
-        "name",
-        "key_id",
-        "secret_end",
-        "owner_text",
-        "scope_names",
-        "state",
-        "ends",
-        "created",
-        "created_by",
-    )
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """A token is never changed: it is revoked, and another one made."""
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Revoked ones stay, so that the audit trail's names mean something."""
-        return False
-
-    def has_revoke_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Revoking needs the model's change permission."""
-        return request.user.has_perm("access.change_admintoken")
-
-    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        return self.shown if obj is not None else self.fields
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        return self.shown if obj is not None else ()
-
-    @admin.display(description="Secret")
-    def secret_end(self, row: AdminToken) -> str:
-        return f"…{row.last4}"
-
-    @admin.display(description="Owner")
-    def owner_text(self, row: AdminToken) -> str:
-        return f"{row.owner} ({'user' if row.user_id else 'service'})"
-
-    def mint(self, request: HttpRequest, data: dict[str, Any]) -> tuple[AdminToken, str]:
-        refuse_foreign_owner(request.user, data["user"])
-        return actions.create_admin_token(actor_of(request), **data)
-
-    @action(description="Revoke", icon="block", permissions=["revoke"])
-    def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Revokes the token for good."""
-        row = self.found(request, object_id)
-        try:
-            refuse_foreign_owner(request.user, row.user)
-        except TokenhubError as refused:
-            raise PermissionDenied(refused.message) from refused
-
-        def write() -> str:
-            actions.revoke_admin_token(actor_of(request), row)
-            return f"{row.name} is revoked."
-
-        breaks = ["Every tool with this token gets 401 at once.", "This can't be undone."]
-        return self.confirmed(
-            request, row, title=f"Revoke {row.name}", button="Revoke it", breaks=breaks, write=write
+        return (
+            [f"Deletion is refused while it has {display.write_number_of(keys, 'API key')}."] if keys else []
         )

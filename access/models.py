@@ -169,6 +169,7 @@ class ApiKeySecret(models.Model):
     audit_ignored = ("created_at",)
 
     class Meta:
+        verbose_name = "API key secret"
         ordering = ["-id"]
 
     def __str__(self) -> str:

@@ -20,6 +20,7 @@ def _may_view(*permissions: str) -> Callable[[HttpRequest], bool]:
 def _entry(title: str, icon: str, model: str) -> dict[str, Any]:
     """A sidebar entry for the list of one model (`app.model`), shown to those who may view it."""
     app, name = model.split(".")
+    TITLES[model] = title
     return {
         "title": title,
         "icon": icon,
@@ -27,6 +28,12 @@ def _entry(title: str, icon: str, model: str) -> dict[str, Any]:
         "permission": _may_view(f"{app}.view_{name}"),
     }
 
+
+TITLES: dict[str, str] = {}
+"""What the sidebar calls the list of a model, by `app.model`: headings and breadcrumbs say the same."""
+
+NAMES = {"auth.group": "role"}
+"""What one of a model is called where Django's name for it is not ours."""
 
 SIDEBAR: list[dict[str, Any]] = [
     {
@@ -78,7 +85,10 @@ UNFOLD: dict[str, Any] = {
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
     "DASHBOARD_CALLBACK": "console.overview.dashboard",
-    "SCRIPTS": [lambda request: static("console/js/pages.js")],
+    "SCRIPTS": [
+        lambda request: static("console/js/pages.js"),
+        lambda request: static("console/js/keyboard.js"),
+    ],
     "COMMAND": {"search_models": False, "show_history": False},
     "SIDEBAR": {"show_search": True, "show_all_applications": False, "navigation": SIDEBAR},
 }

@@ -39,6 +39,7 @@ class EndpointInline(Inline):
     """Where the provider is reached."""
 
     model = Endpoint
+    labels = {"url": "URL"}
     fields = ("url", "weight", "enabled", "draining")
 
     def do_create(self, actor: Actor, row: Endpoint) -> None:
@@ -79,6 +80,17 @@ class ProviderAdmin(ModelAdmin):
     list_display = ("name", "label", "kind", "state", "endpoint_count", "model_count", "credential_count")
     list_filter = ("kind", "enabled", "draining")
     search_fields = ("name", "label")
+    empty_text = "A provider serves models: a vendor, or a server of your own."
+    labels = {
+        "connect_timeout": "Connect timeout, seconds",
+        "first_event_timeout": "First event timeout, seconds",
+        "between_events_timeout": "Between events timeout, seconds",
+        "total_timeout": "Total timeout, seconds",
+        "heartbeat_seconds": "Heartbeat, seconds",
+        "on_disconnect": "When the client goes away",
+        "profile": "Profile, JSON",
+        "headers": "Headers, JSON",
+    }
     actions_detail = ("models_page", "discover_page", "test_page")
     fieldsets = (
         (None, {"fields": (("name", "label"), "kind", ("enabled", "draining"), "notes")}),
@@ -136,6 +148,11 @@ class ProviderAdmin(ModelAdmin):
     def consequences(self, row: Provider) -> list[str]:
         return describe_deletion(row)
 
+    def blockers(self, row: Provider) -> list[str]:
+        targets = row.models.filter(alias_targets__isnull=False)
+        aliases = sorted(set(targets.values_list("alias_targets__alias__name", flat=True)))
+        return _refused_by(aliases, "its models")
+
     @action(description="Models", url_path="models", icon="neurology", permissions=["view"])
     def models_page(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """The list of this provider's models."""
@@ -151,7 +168,8 @@ class ProviderAdmin(ModelAdmin):
         return self.page(
             request,
             "console/connection.html",
-            f"Test {provider}",
+            "Test connection",
+            subject=provider,
             provider=provider,
             endpoints=provider.endpoints.all(),
             credentials=provider.credentials.all(),
@@ -172,14 +190,18 @@ class ProviderAdmin(ModelAdmin):
                 diff = ask(provider)
                 if "apply" in request.POST:
                     number = apply_discovery(actor_of(request), diff, request.POST.getlist("chosen"))
-                    messages.success(request, f"{number} models of {provider} were taken over.")
+                    taken = display.write_number_of(number, "model", "models")
+                    messages.success(
+                        request, f"{taken} of {provider} {'was' if number == 1 else 'were'} taken over."
+                    )
                     return HttpResponseRedirect(f"{_models_url(self)}?provider__id__exact={provider.pk}")
             except TokenhubError as refused:
                 failure = refused
         return self.page(
             request,
             "console/discovery.html",
-            f"Discover models of {provider}",
+            "Discover models",
+            subject=provider,
             provider=provider,
             diff=diff,
             failure=failure,
@@ -198,16 +220,11 @@ def _models_url(site_admin: ModelAdmin) -> str:
 def describe_deletion(provider: Provider) -> list[str]:
     """What deleting a provider breaks, one sentence each."""
     models = list(provider.models.order_by("name").values_list("name", flat=True)[:101])
-    targets = provider.models.filter(alias_targets__isnull=False).values_list(
-        "alias_targets__alias__name", flat=True
-    )
-    aliases = sorted(set(targets))
     sentences = []
     if models:
         more = " and more" if len(models) > 100 else ""
-        sentences.append(f"Callers lose {len(models[:100])} models{more}: {', '.join(models[:100])}.")
-    if aliases:
-        sentences.append(f"Deletion is refused while these aliases use its models: {', '.join(aliases)}.")
+        number = display.write_number_of(len(models[:100]), "model")
+        sentences.append(f"Callers lose {number}{more}: {', '.join(models[:100])}.")
     credentials = provider.credentials.count()
     if credentials:
         sentences.append(
@@ -216,15 +233,26 @@ def describe_deletion(provider: Provider) -> list[str]:
     return sentences
 
 
+def _refused_by(aliases: list[str], used: str) -> list[str]:
+    return [f"Deletion is refused while these aliases use {used}: {', '.join(aliases)}."] if aliases else []
+
+
 @admin.register(Model)
 class ModelPages(ModelAdmin):
     """Models with the price in force. A new price is a new version: entered on its own page, never edited."""
 
     form = ModelForm
     goes_with = (Price,)
+    empty_text = "Add one by hand, or let a provider's page discover what it offers."
+    labels = {
+        "weight": "Weight (capability)",
+        "expected_latency_ms": "Expected latency, ms",
+        "context_tokens": "Context, tokens",
+        "max_output_tokens": "Longest answer, tokens",
+    }
     list_display = (
         "name",
-        "provider",
+        "provider_name",
         "upstream_name",
         "short_price",
         "context",
@@ -251,6 +279,10 @@ class ModelPages(ModelAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         return (*self.readonly_fields, "provider") if obj is not None else self.readonly_fields
 
+    @admin.display(description="Provider", ordering="provider__name")
+    def provider_name(self, row: Model) -> str:
+        return row.provider.name
+
     @admin.display(description="Price in force")
     def price(self, row: Any) -> str:
         return describe_rates(getattr(row, "current_rates", None))
@@ -259,7 +291,7 @@ class ModelPages(ModelAdmin):
     def context(self, row: Model) -> str:
         return display.write_count(row.context_tokens or None)
 
-    @admin.display(description="In / out, USD per million tokens")
+    @admin.display(description="Input / output, USD per million tokens")
     def short_price(self, row: Any) -> str:
         return describe_rates_short(row.current_rates)
 
@@ -273,13 +305,12 @@ class ModelPages(ModelAdmin):
         actions.delete_model(actor, row)
 
     def consequences(self, row: Model) -> list[str]:
-        aliases = sorted(row.alias_targets.values_list("alias__name", flat=True))
-        sentences = [
+        return [
             f"Callers that ask {row.provider.name} for {row.name} get 404 afterwards. Its prices go with it."
         ]
-        if aliases:
-            sentences.append(f"Deletion is refused while these aliases use it: {', '.join(aliases)}.")
-        return sentences
+
+    def blockers(self, row: Model) -> list[str]:
+        return _refused_by(sorted(row.alias_targets.values_list("alias__name", flat=True)), "it")
 
     def has_price_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Prices have permissions of their own: who may change a model need not be who sets its price. The page shows both."""
@@ -307,14 +338,15 @@ class ModelPages(ModelAdmin):
                     note=data["note"],
                 )
             except TokenhubError as refused:
-                form.add_error(None, refused.message)
+                form.add_error(None, display.write_refusal(refused.message, refused.hint))
             else:
                 messages.success(request, f"{model.name} has a new price: {describe_rates(data['rates'])}.")
                 return HttpResponseRedirect(self.url_for("change", model.pk))
         return self.page(
             request,
             "console/price.html",
-            f"Price of {model.name}",
+            "Set price",
+            subject=model,
             model=model,
             form=form,
             prices=[(price, describe_rates(price.rates)) for price in prices],

@@ -21,6 +21,12 @@ class ProviderForm(forms.ModelForm):
         model = Provider
         exclude = ()
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.instance.pk is None and "kind" in self.fields:
+            # Whichever comes first in the alphabet is nobody's choice.
+            self.fields["kind"].choices = [("", "Choose a kind"), *self.fields["kind"].choices]
+
     def clean_profile(self) -> Any:
         """Nothing written = no settings."""
         return self.cleaned_data["profile"] or {}

@@ -12,6 +12,7 @@ from django.conf import settings
 
 from providers.discovery import DiscoveryDiff, discover_models
 from providers.models import Provider
+from tokenhub.control.display import write_refusal
 from tokenhub.core.errors import TokenhubError
 from vault.keyring import Keyring
 
@@ -48,7 +49,7 @@ def check_connection(
     except (TokenhubError, httpx.HTTPError) as refused:
         message = refused.message if isinstance(refused, TokenhubError) else type(refused).__name__
         hint = getattr(refused, "hint", None)
-        return ConnectionReport(False, _since(begun, clock), f"{message}. {hint}" if hint else message)
+        return ConnectionReport(False, _since(begun, clock), write_refusal(message, hint))
     listed = diff.unchanged + len(diff.new) + len(diff.changed)
     return ConnectionReport(True, _since(begun, clock), f"It answers and lists {listed} models.", listed)
 

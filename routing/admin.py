@@ -56,6 +56,7 @@ class AliasAdmin(ModelAdmin):
     list_display = ("name", "target_names")
     search_fields = ("name",)
     fields = ("name",)
+    empty_text = "An alias is a name that stands for several models, tried in order."
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Alias]:
         targets = AliasTarget.objects.select_related("model__provider").order_by("priority", "id")

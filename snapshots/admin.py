@@ -25,7 +25,9 @@ class ConfigRevisionAdmin(ReadOnlyAdmin):
 
     list_display = ("revision", "created", "actor", "note", "short_sum")
     search_fields = ("=revision", "actor", "note")
-    fields = ("revision", "created", "actor", "note", "sha256", "content_sha256")
+    empty_text = "The first change publishes revision 1."
+    has_trail = False
+    fields = ("revision", "created", "actor", "note", "payload_sum", "content_sum")
     list_before_template = "console/publish_state.html"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ConfigRevision]:
@@ -34,6 +36,14 @@ class ConfigRevisionAdmin(ReadOnlyAdmin):
     @admin.display(description="Published", ordering="created_at")
     def created(self, row: ConfigRevision) -> SafeString | str:
         return display.write_time_tag(row.created_at)
+
+    @admin.display(description="SHA-256 of the payload")
+    def payload_sum(self, row: ConfigRevision) -> str:
+        return row.sha256
+
+    @admin.display(description="SHA-256 of the content, without revision and time")
+    def content_sum(self, row: ConfigRevision) -> str:
+        return row.content_sha256
 
     @admin.display(description="Content, SHA-256")
     def short_sum(self, row: ConfigRevision) -> str:
@@ -50,9 +60,15 @@ class ConfigRevisionAdmin(ReadOnlyAdmin):
 class WorkerStatusAdmin(ReadOnlyAdmin):
     """Which worker runs which revision, when it was last heard of, and what it complains about."""
 
-    list_display = ("instance", "host", "pid", "revision", "seen", "state", "error")
-    fields = ("instance", "host", "pid", "revision", "seen", "state", "error")
+    empty_text = "A worker reports within seconds of its start."
+    has_trail = False
+    list_display = ("instance", "host", "process", "revision", "seen", "state", "error")
+    fields = ("instance", "host", "process", "revision", "seen", "state", "error")
     search_fields = ("instance", "host")
+
+    @admin.display(description="Process ID")
+    def process(self, row: WorkerStatus) -> int:
+        return row.pid
 
     @admin.display(description="Last heard of", ordering="seen_at")
     def seen(self, row: WorkerStatus) -> str:

@@ -23,6 +23,7 @@ class ConfigRevision(models.Model):
     actor = models.CharField(max_length=200, blank=True)
 
     class Meta:
+        verbose_name = "revision"
         ordering = ["-revision"]
 
     def __str__(self) -> str:
@@ -66,7 +67,7 @@ class WorkerStatus(models.Model):
 
     class Meta:
         ordering = ["instance"]
-        verbose_name_plural = "worker status"
+        verbose_name = "worker"
 
     def __str__(self) -> str:
         return f"{self.instance}: revision {self.revision}"

@@ -199,6 +199,8 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
         "ApiKeyScope": "tokenhub.core.specs.SCOPES",
         "AdminScope": "tokenhub.control.actors.ADMIN_SCOPES",
     },
+    # Deep links would be links inside buttons, which no screen reader can make sense of.
+    "SWAGGER_UI_SETTINGS": {"deepLinking": False},
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django.contrib import admin
 from django.core.exceptions import PermissionDenied
 from django.db.models import Count, Q, QuerySet, Sum
@@ -38,6 +39,17 @@ def exact(column: str, title: str) -> type[ExactText]:
     return type(f"Exact{column.title().replace('_', '')}", (ExactText,), members)
 
 
+def between(title: str) -> type[RangeDateTimeFilter]:
+    """A filter on a range of times, with a title that says their zone."""
+
+    class Between(RangeDateTimeFilter):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.title = f"{title}, {settings.TIME_ZONE}"
+
+    return Between
+
+
 def total_up(rows: QuerySet[UsageRecord]) -> dict[str, int]:
     """Totals over all of `rows` in one SQL query: attempts, requests, tokens by direction, nano-dollars, failures."""
     sums = rows.order_by().aggregate(
@@ -65,24 +77,24 @@ class UsageRecordAdmin(ReadOnlyAdmin):
         "what",
         "who",
         "result",
-        "tokens_in",
-        "tokens_out",
+        "tokens",
         "cost",
         "took",
-        "first_token",
     )
     list_display_links = None
     list_filter = (
         exact("provider", "provider"),
         exact("model", "model"),
-        exact("key_id", "key id"),
+        exact("key_id", "key ID"),
         exact("team", "team"),
         ("outcome", ChoicesDropdownFilter),
-        ("started_at", RangeDateTimeFilter),
+        ("started_at", between("start")),
     )
     show_full_result_count = False
     search_fields = ("=request_id", "=attempt_id")
-    search_help_text = "A request's or an attempt's id, exactly."
+    search_help_text = "A request's or an attempt's ID, exactly."
+    empty_text = "The first request shows here within seconds of its end."
+    has_trail = False
     list_before_template = "console/usage_totals.html"
     own_pages = (("request/<str:request_id>/", "request_page"),)
 
@@ -97,37 +109,32 @@ class UsageRecordAdmin(ReadOnlyAdmin):
     def started(self, row: UsageRecord) -> SafeString | str:
         return display.write_time_tag(row.started_at)
 
-    @admin.display(description="Provider / model")
-    def what(self, row: UsageRecord) -> str:
-        return f"{row.provider or display.NOTHING} / {row.model or row.asked_model}"
+    @admin.display(description="Model, provider")
+    def what(self, row: UsageRecord) -> SafeString | str:
+        return display.two_lines(row.model or row.asked_model or display.NOTHING, row.provider)
 
-    @admin.display(description="Key · team")
-    def who(self, row: UsageRecord) -> str:
-        return " · ".join(part for part in (row.key_id, row.team) if part) or display.NOTHING
+    @admin.display(description="Team, key ID")
+    def who(self, row: UsageRecord) -> SafeString | str:
+        return display.two_lines(row.team or display.NOTHING, row.key_id)
 
     @admin.display(description="Outcome")
-    def result(self, row: UsageRecord) -> SafeString:
-        return display.badge(row.outcome, display.OUTCOME_TONES.get(row.outcome, "plain"))
+    def result(self, row: UsageRecord) -> SafeString | str:
+        outcome = display.badge(row.outcome, display.OUTCOME_TONES.get(row.outcome, "plain"))
+        return display.two_lines(outcome, row.error_class)
 
-    @admin.display(description="In, tokens")
-    def tokens_in(self, row: UsageRecord) -> str:
-        return display.write_count(row.input + row.cache_read + row.cache_write_5m + row.cache_write_1h)
-
-    @admin.display(description="Out, tokens")
-    def tokens_out(self, row: UsageRecord) -> str:
-        return display.write_count(row.output + row.reasoning)
+    @admin.display(description="In / out, tokens")
+    def tokens(self, row: UsageRecord) -> str:
+        sent = row.input + row.cache_read + row.cache_write_5m + row.cache_write_1h
+        return f"{display.write_count(sent)} / {display.write_count(row.output + row.reasoning)}"
 
     @admin.display(description="Cost, USD")
     def cost(self, row: UsageRecord) -> str:
         return display.write_usd(row.cost_nanos)
 
-    @admin.display(description="Took", ordering="duration_ms")
-    def took(self, row: UsageRecord) -> str:
-        return display.write_ms(row.duration_ms)
-
-    @admin.display(description="First token")
-    def first_token(self, row: UsageRecord) -> str:
-        return display.write_ms(row.first_token_ms)
+    @admin.display(description="Took, first token after", ordering="duration_ms")
+    def took(self, row: UsageRecord) -> SafeString | str:
+        first = "" if row.first_token_ms is None else display.write_ms(row.first_token_ms)
+        return display.two_lines(display.write_ms(row.duration_ms), first)
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
@@ -150,7 +157,7 @@ class UsageRecordAdmin(ReadOnlyAdmin):
         return self.page(
             request,
             "console/request.html",
-            f"Request {request_id}",
+            request_id,
             attempts=attempts,
             first=attempts[0],
             totals=total_up(rows),
@@ -162,6 +169,9 @@ class UsageRecordAdmin(ReadOnlyAdmin):
 class PriceAdmin(ReadOnlyAdmin):
     """Every version of every price. A new one is set on its model's page."""
 
+    empty_text = (
+        "A price is set on its model's page. Calls without one are counted as unpriced, never as free."
+    )
     list_display = ("model", "effective", "rates_text", "source", "created_by", "note")
     list_filter = ("source",)
     list_select_related = ("model__provider",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -118,6 +119,7 @@ class UsageRecord(AppendOnlyModel):
     upstream_request_id = _name(200)
 
     class Meta:
+        verbose_name = "attempt"
         ordering = ["-started_at", "-id"]
         indexes = [
             models.Index(fields=["started_at"], name="usage_record_time"),
@@ -175,7 +177,8 @@ class Price(AppendOnlyModel):
         indexes = [models.Index(fields=["model", "-effective_from", "-id"], name="usage_price_current")]
 
     def __str__(self) -> str:
-        return f"{self.version} of {self.model} from {self.effective_from.isoformat()}"
+        since = self.effective_from.astimezone(UTC)
+        return f"{self.version} of {self.model} from {since:%Y-%m-%d %H:%M:%S} UTC"
 
     @property
     def version(self) -> str:

@@ -179,6 +179,7 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
+                "verbose_name": "API key secret",
                 "ordering": ["-id"],
             },
         ),

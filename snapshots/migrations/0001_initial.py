@@ -37,6 +37,7 @@ class Migration(migrations.Migration):
                 ("actor", models.CharField(blank=True, max_length=200)),
             ],
             options={
+                "verbose_name": "revision",
                 "ordering": ["-revision"],
             },
         ),
@@ -81,7 +82,7 @@ class Migration(migrations.Migration):
                 ("error", models.TextField(blank=True)),
             ],
             options={
-                "verbose_name_plural": "worker status",
+                "verbose_name": "worker",
                 "ordering": ["instance"],
             },
         ),

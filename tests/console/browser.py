@@ -45,7 +45,10 @@ def in_browser[Result](
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
             context = browser.new_context(
-                viewport={"width": width, "height": 900}, color_scheme=scheme, base_url=base
+                viewport={"width": width, "height": 900},
+                color_scheme=scheme,
+                reduced_motion="reduce",
+                base_url=base,
             )
             if session:
                 context.add_cookies([{"name": "sessionid", "value": session, "url": base}])

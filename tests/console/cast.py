@@ -69,7 +69,14 @@ def a_cast(name: str = "acme") -> Cast:
 
 
 def an_attempt(request: int, **fields: Any) -> UsageRecord:
-    """One row of the ledger: 100 tokens in, 10 out, a tenth of a cent, one request for each number."""
+    """One row of the ledger, saved."""
+    row = an_attempt_unsaved(request, **fields)
+    row.save(force_insert=True)
+    return row
+
+
+def an_attempt_unsaved(request: int, **fields: Any) -> UsageRecord:
+    """An attempt: 100 tokens in, 10 out, a tenth of a cent, one request for each number."""
     defaults: dict[str, Any] = {
         "attempt_id": f"attempt-{request}-{fields.get('number', 1)}",
         "request_id": f"request-{request}",
@@ -89,7 +96,7 @@ def an_attempt(request: int, **fields: Any) -> UsageRecord:
         "duration_ms": 1500,
         "first_token_ms": 300,
     }
-    return UsageRecord.objects.create(**{**defaults, **fields})
+    return UsageRecord(**{**defaults, **fields})
 
 
 def a_worker(number: int, **fields: Any) -> WorkerStatus:

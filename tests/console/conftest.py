@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+
 import pytest
 from django.contrib.auth.models import Group
 from django.test import Client
@@ -9,6 +12,8 @@ from django.test import Client
 from providers.models import Endpoint
 from snapshots.models import ConfigRevision
 from tests.console.cast import NOON, Cast, a_cast, a_person, a_worker, an_attempt, sample_ids
+from usage.appendonly import open_ledger_door
+from usage.models import Price, UsageRecord
 
 
 @pytest.fixture
@@ -44,3 +49,18 @@ def ids(cast: Cast) -> dict[str, str]:
         ConfigRevision.objects.create(revision=1, created_at=NOON, sha256="", content_sha256="")
     a_person("viewer")
     return {**sample_ids(), "providers.endpoint": str(Endpoint.objects.values_list("pk", flat=True).get())}
+
+
+@pytest.fixture
+def session(transactional_db: None) -> Iterator[str]:
+    """A superuser's session, on an installation with one of everything, whose ledger is taken out through its door."""
+    a_cast()
+    an_attempt(1)
+    a_worker(1, error='fails <b x-data="x">')
+    client = Client()
+    client.force_login(a_person("superuser"))
+    yield str(client.cookies["sessionid"].value)
+    gc.collect()  # the live server's threads leave their connections to the collector: here, where it is expected
+    with open_ledger_door("a test is over"):
+        UsageRecord.objects.all()._raw_delete("default")
+        Price.objects.all()._raw_delete("default")

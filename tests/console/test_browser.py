@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Group
-from django.test import Client
 from playwright.sync_api import Page
 
 from tests.console.browser import in_browser, visit_all
-from tests.console.cast import a_cast, a_person, a_worker, an_attempt, sample_ids
+from tests.console.cast import a_person, sample_ids
 from tests.console.routes import fill
 from tests.console.test_urls import DECLARED
-from usage.appendonly import open_ledger_door
-from usage.models import Price, UsageRecord
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -25,20 +21,6 @@ pytestmark = [
 
 NO_PAGES = ("admin/jsi18n/", "admin/search/", "admin/autocomplete/", "admin/logout/")
 """Parts of pages, and the way out."""
-
-
-@pytest.fixture
-def session(transactional_db: None) -> Iterator[str]:
-    """A superuser's session, on an installation with one of everything, whose ledger is taken out through its door."""
-    a_cast()
-    an_attempt(1)
-    a_worker(1, error='fails <b x-data="x">')
-    client = Client()
-    client.force_login(a_person("superuser"))
-    yield str(client.cookies["sessionid"].value)
-    with open_ledger_door("a test is over"):
-        UsageRecord.objects.all()._raw_delete("default")
-        Price.objects.all()._raw_delete("default")
 
 
 def list_pages() -> list[str]:

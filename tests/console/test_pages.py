@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import html
+import time
+
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection
+from django.template.loader import render_to_string
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from access.models import ApiKey
-from providers.models import Provider
-from tests.console.cast import HOSTILE, Cast, a_cast, a_person, a_worker, an_attempt
-from usage.models import Price
+from providers.models import Model, Provider
+from tests.console.cast import HOSTILE, Cast, a_cast, a_person, a_worker, an_attempt, an_attempt_unsaved
+from usage.models import Price, UsageRecord
 from vault.models import AuditEntry
 
 LISTS = (
@@ -164,7 +168,7 @@ def test_what_an_action_refuses_is_said_on_the_form_and_nothing_is_saved(
         },
     )
     assert answer.status_code == 200
-    assert f"the name is taken by alias {cast.alias.name}" in answer.content.decode()
+    assert f"The name is taken by alias {cast.alias.name}" in answer.content.decode()
     assert not cast.provider.models.filter(name=cast.alias.name).exists()
 
 
@@ -274,3 +278,79 @@ def test_the_audit_trail_shows_before_and_after(operator: Client, cast: Cast) ->
     changed = [row["name"] for row in page.context_data["differences"] if row["changed"]]
     assert changed == ["name"]
     assert "Renamed" in page.content.decode()
+
+
+def test_the_list_of_many_attempts_stays_fast(superuser: Client) -> None:
+    rows = (an_attempt_unsaved(number) for number in range(10_000, 15_000))
+    few = count_queries(superuser, "/admin/usage/usagerecord/")
+    UsageRecord.objects.bulk_create(rows, batch_size=500)
+    assert count_queries(superuser, "/admin/usage/usagerecord/") == few
+    begun = time.monotonic()
+    page = superuser.get("/admin/usage/usagerecord/")
+    taken = time.monotonic() - begun
+    assert page.context_data["totals"]["attempts"] == 5001
+    assert taken < 1.5
+
+
+def test_a_user_is_added_in_the_form(superuser: Client) -> None:
+    assert 'name="username"' in superuser.get("/admin/auth/user/add/").content.decode()
+    form = {"username": "newcomer", "password1": "a long pass phrase", "password2": "a long pass phrase"}
+    assert superuser.post("/admin/auth/user/add/", form).status_code == 302
+    assert User.objects.get(username="newcomer").check_password("a long pass phrase")
+
+
+def test_what_can_t_be_deleted_now_has_no_button_for_it(operator: Client, cast: Cast) -> None:
+    text = operator.get(f"/admin/access/apikey/{cast.key.pk}/delete/").content.decode()
+    assert "can’t be deleted now" in text
+    assert "Revoke it first" in text
+    assert "Delete it" not in text
+    operator.post(f"/admin/access/apikey/{cast.key.pk}/revoke/")
+    assert "Delete it" in operator.get(f"/admin/access/apikey/{cast.key.pk}/delete/").content.decode()
+
+
+def test_of_chosen_rows_all_are_deleted_or_none(operator: Client, cast: Cast) -> None:
+    free = Model.objects.create(provider=cast.provider, name="free", upstream_name="free")
+    form = {"action": "delete_selected", "post": "yes", "_selected_action": [free.pk, cast.model.pk]}
+    operator.post("/admin/providers/model/", form)
+    assert Model.objects.filter(pk__in=(free.pk, cast.model.pk)).count() == 2
+    operator.post("/admin/providers/model/", {**form, "_selected_action": [free.pk]})
+    assert not Model.objects.filter(pk=free.pk).exists()
+
+
+def test_the_first_snippet_works_as_it_stands(operator: Client, cast: Cast) -> None:
+    form = {"name": "ready", "team": cast.team.pk, "enabled": "on", "scopes": ["chat"], "note": ""}
+    page = operator.post("/admin/access/apikey/add/", {**form, "allowed_models": ""})
+    assert f'"model": "{cast.model.name}"' in html.unescape(page.content.decode())
+    narrow = operator.post("/admin/access/apikey/add/", {**form, "allowed_models": cast.alias.name})
+    assert f'"model": "{cast.alias.name}"' in html.unescape(narrow.content.decode())
+
+
+def test_headings_say_what_the_sidebar_says_and_names_stay_as_they_are(superuser: Client, cast: Cast) -> None:
+    assert ">Requests</h1>" in superuser.get("/admin/usage/usagerecord/").content.decode()
+    model = superuser.get(f"/admin/providers/model/{cast.model.pk}/change/").content.decode()
+    assert f">{cast.model.name}</h1>" in model
+    assert ">Add model</h1>" in superuser.get("/admin/providers/model/add/").content.decode()
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "heading"),
+    [
+        ("/admin/nowhere/", 404, "There is no such page"),
+        ("/admin/usage/price/add/", 403, "You may not do this"),
+    ],
+)
+def test_an_error_has_a_page_with_a_way_back(superuser: Client, path: str, status: int, heading: str) -> None:
+    answer = superuser.get(path)
+    assert answer.status_code == status
+    assert heading in answer.content.decode()
+    assert 'href="/admin/"' in answer.content.decode()
+
+
+def test_a_form_without_its_token_and_a_fault_have_pages_too(cast: Cast) -> None:
+    browser = Client(enforce_csrf_checks=True)
+    browser.force_login(a_person("superuser"))
+    refused = browser.post("/admin/access/team/add/", {"name": "x", "slug": "x"})
+    assert refused.status_code == 403
+    assert "Nothing was changed" in refused.content.decode()
+    assert "Something broke on our side" in render_to_string("500.html")
+    assert "can’t be understood" in render_to_string("400.html")

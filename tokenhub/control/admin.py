@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from django.contrib import messages
+from django.conf import settings
+from django.contrib import admin, messages
 from django.core.exceptions import NON_FIELD_ERRORS, PermissionDenied
-from django.db import models
+from django.db import models, transaction
 from django.forms.models import BaseInlineFormSet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -23,6 +24,7 @@ from unfold.decorators import action
 
 from tokenhub.control.actors import Actor
 from tokenhub.control.callers import actor_of
+from tokenhub.control.display import write_refusal
 from tokenhub.core.errors import TokenhubError
 
 __all__ = ["Inline", "ModelAdmin", "ReadOnlyAdmin", "action", "error_texts"]
@@ -33,8 +35,7 @@ def error_texts(refused: TokenhubError) -> dict[str, list[str]]:
     fields: Mapping[str, list[str]] = refused.details.get("fields") or {}
     if fields:
         return {name: list(texts) for name, texts in fields.items()}
-    hint = f" {refused.hint}" if refused.hint else ""
-    return {NON_FIELD_ERRORS: [f"{refused.message}{hint}"]}
+    return {NON_FIELD_ERRORS: [write_refusal(refused.message, refused.hint)]}
 
 
 def _filtered_name(list_filter: Any) -> str:
@@ -46,11 +47,18 @@ def _filtered_name(list_filter: Any) -> str:
 class NoPopups:
     """No pop-up windows for related rows: they would need frames, which the content security policy forbids."""
 
+    labels: dict[str, str] = {}
+    """What fields are called where their own name would be wrong, or lacks its unit."""
+
     def formfield_for_dbfield(
         self, db_field: models.Field[Any, Any], request: HttpRequest, **kwargs: Any
     ) -> Any:
-        """The field, without links that open pop-ups."""
+        """The field, without links that open pop-ups; its label with the unit, a time's with the zone."""
         field = super().formfield_for_dbfield(db_field, request, **kwargs)  # type: ignore[misc]
+        if field is not None and db_field.name in self.labels:
+            field.label = self.labels[db_field.name]
+        if isinstance(db_field, models.DateTimeField) and field is not None:
+            field.label = f"{field.label}, {settings.TIME_ZONE}"
         if isinstance(db_field, (models.JSONField, models.TextField)) and field is not None:
             field.widget.attrs["rows"] = 3
         for name in ("can_add_related", "can_change_related", "can_delete_related", "can_view_related"):
@@ -87,7 +95,13 @@ class ModelAdmin(NoPopups, UnfoldModelAdmin):
     list_filter_submit = True
     warn_unsaved_form = True
     compressed_fields = True
+    show_facets = admin.ShowFacets.NEVER
     delete_confirmation_template = "console/delete_confirmation.html"
+    delete_selected_confirmation_template = "console/delete_selected.html"
+    empty_text = ""
+    """What a list without rows says: what would be here, or how it comes about."""
+    has_trail = True
+    """Whether changes of these rows are in the audit trail."""
 
     # --- writing, by actions ---------------------------------------------------------------------------------------
 
@@ -113,6 +127,10 @@ class ModelAdmin(NoPopups, UnfoldModelAdmin):
 
     def consequences(self, row: Any) -> list[str]:
         """What deleting `row` breaks, one sentence each."""
+        return []
+
+    def blockers(self, row: Any) -> list[str]:
+        """Why deleting `row` would be refused, one sentence each. The action decides; this saves asking it."""
         return []
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
@@ -155,9 +173,10 @@ class ModelAdmin(NoPopups, UnfoldModelAdmin):
         self.do_delete(actor_of(request), obj)
 
     def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
-        """Deletes row by row, each by the app's action."""
-        for row in queryset:
-            self.do_delete(actor_of(request), row)
+        """Deletes row by row, each by the app's action; all of them or, if one is refused, none."""
+        with transaction.atomic():
+            for row in queryset:
+                self.do_delete(actor_of(request), row)
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
@@ -195,11 +214,12 @@ class ModelAdmin(NoPopups, UnfoldModelAdmin):
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
         """The form. What an action refuses has been rolled back; the form comes again with the reasons."""
+        context = {"show_history": self.has_trail, **(extra_context or {})}
         try:
-            return super().changeform_view(request, object_id, form_url, dict(extra_context or {}))
+            return super().changeform_view(request, object_id, form_url, dict(context))
         except TokenhubError as refused:
             request.refused = refused  # type: ignore[attr-defined]
-            return super().changeform_view(request, object_id, form_url, dict(extra_context or {}))
+            return super().changeform_view(request, object_id, form_url, dict(context))
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
@@ -216,7 +236,10 @@ class ModelAdmin(NoPopups, UnfoldModelAdmin):
     ) -> HttpResponse:
         """Asks first, and says what will break."""
         row = self.get_object(request, object_id)
-        context = {**(extra_context or {}), "consequences": self.consequences(row) if row is not None else []}
+        context = {**(extra_context or {}), "own_title": "Delete", "subject": row}
+        if row is not None:
+            context.update(consequences=self.consequences(row), blockers=self.blockers(row))
+            context["back_url"] = self.url_for("change", object_id)
         try:
             return super().delete_view(request, object_id, context)
         except TokenhubError as refused:
@@ -280,7 +303,7 @@ class ModelAdmin(NoPopups, UnfoldModelAdmin):
         return reverse(f"{self.admin_site.name}:{self.url_name(page)}", args=args)
 
     def page(self, request: HttpRequest, template: str, title: str, **context: Any) -> TemplateResponse:
-        """An own page inside the console's frame."""
+        """An own page inside the console's frame. `subject` is the row that it is about, if it is about one."""
         request.current_app = self.admin_site.name  # type: ignore[attr-defined]
         frame = {**self.admin_site.each_context(request), "title": title, "model_admin": self}
         return TemplateResponse(request, template, {**frame, **context})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from django.utils import timezone
 from django.utils.html import format_html
@@ -45,6 +46,24 @@ def write_usd_short(nanos: int | None) -> str:
     if nanos == 0 or dollars >= 1:
         return f"${dollars:,.2f}"
     return f"${dollars:.4f}" if dollars >= 0.0001 else "< $0.0001"
+
+
+def write_refusal(message: str, hint: str | None = None) -> str:
+    """A refusal and what to do about it, as sentences."""
+    sentences = [text.strip().rstrip(".") for text in (message, hint or "") if text.strip()]
+    return " ".join(f"{text[:1].upper()}{text[1:]}." for text in sentences)
+
+
+def write_number_of(number: int, one: str, many: str = "") -> str:
+    """`1 project`, `2 projects`; `many` where it is not `one` with an s."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def two_lines(first: Any, second: Any) -> SafeString | str:
+    """A cell with a second, quieter line, where there is one."""
+    if not second:
+        return first
+    return format_html('{}<br><span class="th-help">{}</span>', first, second)
 
 
 def write_count(number: int | None) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from threading import Lock
+from typing import Any
+
 from django.http import Http404
 from django.urls import include, path, re_path
 from drf_spectacular.utils import extend_schema
@@ -42,6 +45,12 @@ class SchemaView(ControlView, SpectacularAPIView):
 
     renderer_classes = SpectacularAPIView.renderer_classes
     schema = None
+    one_at_a_time = Lock()
+
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """The document. Its generator keeps what it works on in the views' classes, which all threads share."""
+        with self.one_at_a_time:
+            return super().get(request, *args, **kwargs)
 
 
 class DocsView(ControlView, SpectacularSwaggerSplitView):

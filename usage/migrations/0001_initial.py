@@ -190,6 +190,7 @@ class Migration(migrations.Migration):
                 ("upstream_request_id", models.CharField(blank=True, default="", max_length=200)),
             ],
             options={
+                "verbose_name": "attempt",
                 "ordering": ["-started_at", "-id"],
                 "indexes": [
                     models.Index(fields=["started_at"], name="usage_record_time"),
