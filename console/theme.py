@@ -32,7 +32,7 @@ def _entry(title: str, icon: str, model: str) -> dict[str, Any]:
 TITLES: dict[str, str] = {}
 """What the sidebar calls the list of a model, by `app.model`: headings and breadcrumbs say the same."""
 
-NAMES = {"auth.group": "role"}
+NAMES = {"auth.group": "role", "axes.accessattempt": "failed sign-in"}
 """What one of a model is called where Django's name for it is not ours."""
 
 SIDEBAR: list[dict[str, Any]] = [
@@ -63,6 +63,7 @@ SIDEBAR: list[dict[str, Any]] = [
             _entry("Admin tokens", "shield_person", "access.admintoken"),
             _entry("Users", "person", "auth.user"),
             _entry("Roles", "badge", "auth.group"),
+            _entry("Failed sign-ins", "lock_clock", "axes.accessattempt"),
             _entry("Audit", "policy", "vault.auditentry"),
             {"title": "API reference", "icon": "api", "link": reverse_lazy("control:docs")},
         ],

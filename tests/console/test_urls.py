@@ -167,6 +167,12 @@ DECLARED: dict[str, tuple[int, int, int, int]] = {
     "admin/vault/auditentry/<object_id>/delete/": (302, 403, 403, 403),
     "admin/vault/auditentry/<object_id>/change/": (302, 200, 200, 200),
     "admin/vault/auditentry/<object_id>/": (302, 302, 302, 302),
+    "admin/axes/accessattempt/": (302, 200, 200, 200),
+    "admin/axes/accessattempt/add/": (302, 403, 403, 403),
+    "admin/axes/accessattempt/<object_id>/history/": (302, 302, 302, 302),
+    "admin/axes/accessattempt/<object_id>/delete/": (302, 403, 403, 403),
+    "admin/axes/accessattempt/<object_id>/change/": (302, 200, 200, 200),
+    "admin/axes/accessattempt/<object_id>/": (302, 302, 302, 302),
     "admin/<app_label>/": (302, 200, 200, 200),
     "admin/<url>": (302, 404, 404, 404),
 }
