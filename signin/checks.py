@@ -14,6 +14,20 @@ NOT_REQUIRED = Info(
 )
 
 
+NO_PROXIES = Info(
+    "TOKENHUB_HTTPS is on and TOKENHUB_TRUSTED_PROXIES names nobody: behind a proxy everyone has its address, and the "
+    "failed sign-ins of one close the door to all.",
+    hint="Set it to the proxy's address. Without a proxy nothing is to be done.",
+    id="signin.I002",
+)
+
+
+def check_proxies(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Tells that addresses may not be told apart."""
+    options = settings.TOKENHUB
+    return [NO_PROXIES] if options.https and not options.trusted_proxies else []
+
+
 def check_second_factor(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
     """Tells that nobody has to have a second factor, where the installation is served over HTTPS.
 
@@ -26,3 +40,4 @@ def check_second_factor(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 def register_checks() -> None:
     """Registers them with Django."""
     register(check_second_factor, Tags.security, deploy=True)
+    register(check_proxies, Tags.security, deploy=True)
