@@ -90,6 +90,12 @@ UNFOLD: dict[str, Any] = {
         lambda request: static("console/js/pages.js"),
         lambda request: static("console/js/keyboard.js"),
     ],
+    "ACCOUNT": {
+        "navigation": [
+            {"title": "Change password", "link": reverse_lazy("admin:password_change")},
+            {"title": "Second factor", "link": reverse_lazy("signin:second_factor")},
+        ]
+    },
     "COMMAND": {"search_models": False, "show_history": False},
     "SIDEBAR": {"show_search": True, "show_all_applications": False, "navigation": SIDEBAR},
 }
