@@ -75,6 +75,7 @@ DECLARED: dict[str, tuple[int, int, int, int]] = {
     "admin/auth/user/<id>/password/": (302, 403, 200, 200),
     "admin/auth/user/": (302, 200, 200, 200),
     "admin/auth/user/add/": (302, 403, 200, 200),
+    "admin/auth/user/<object_id>/remove-second-factor/": (302, 403, 403, 200),
     "admin/auth/user/<object_id>/history/": (302, 302, 302, 302),
     "admin/auth/user/<object_id>/delete/": (302, 403, 200, 200),
     "admin/auth/user/<object_id>/change/": (302, 200, 200, 200),
