@@ -115,6 +115,8 @@ class BoundedHeadProtocol(HttpToolsProtocol):
         self._disarm()
         parser = self.parser
         if parser.should_upgrade() and self._should_upgrade():
+            # What hands the connection to the WebSocket protocol writes the request anew, out of the scope.
+            self._fill_scope()
             return
         version = self._fill_scope()
         before = self.cycle
