@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Info, Tags, register
+from django.core.checks import CheckMessage, Error, Info, Tags, register
+
+from tokenhub.environment import TokenhubSettings
 
 NOT_REQUIRED = Info(
     "TOKENHUB_REQUIRE_MFA is off: a stolen password is enough to sign in.",
@@ -20,6 +22,34 @@ NO_PROXIES = Info(
     hint="Set it to the proxy's address. Without a proxy nothing is to be done.",
     id="signin.I002",
 )
+
+
+PLACEHOLDERS = ("change-me", "changeme", "change_me", "django-insecure", "example", "placeholder", "your-")
+FEWEST_CHARACTERS = 8
+"""Random secrets of the shortest allowed length have far more different characters."""
+
+
+def find_weak_secrets(options: TokenhubSettings) -> list[str]:
+    """Settings whose secret is a placeholder, or has hardly any different characters. Too short ones stop the start."""
+    found = []
+    for name in ("secret_key", "key_pepper", "admin_token", "metrics_token"):
+        value = getattr(options, name)
+        text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        if text and (len(set(text)) < FEWEST_CHARACTERS or any(one in text.lower() for one in PLACEHOLDERS)):
+            found.append(f"TOKENHUB_{name.upper()}")
+    return found
+
+
+def check_secrets(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
+    """Refuses secrets that somebody could know."""
+    return [
+        Error(
+            f"{name} is a placeholder or hardly random.",
+            hint="Make one with `openssl rand -base64 48`, or leave it out: the first start makes it.",
+            id="signin.E001",
+        )
+        for name in find_weak_secrets(settings.TOKENHUB)
+    ]
 
 
 def check_proxies(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
@@ -40,4 +70,5 @@ def check_second_factor(app_configs: Any, **kwargs: Any) -> list[CheckMessage]:
 def register_checks() -> None:
     """Registers them with Django."""
     register(check_second_factor, Tags.security, deploy=True)
+    register(check_secrets, Tags.security, deploy=True)
     register(check_proxies, Tags.security, deploy=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -60,6 +61,20 @@ def test_an_account_that_does_not_exist_is_answered_alike(anna: User, at: Any) -
         assert one.status_code == other.status_code
         if one.status_code == 429:
             assert one.content == other.content
+
+
+def test_an_account_that_does_not_exist_takes_as_long(at: Any, db: None, settings: Any) -> None:
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.PBKDF2PasswordHasher"]
+    User.objects.create_superuser("anna", password=PASSWORD)
+
+    def seconds(name: str, address: str) -> float:
+        began = time.perf_counter()
+        fail(at(address), 1, name)
+        return time.perf_counter() - began
+
+    known = min(seconds("anna", HERE) for _ in range(3))
+    unknown = min(seconds("nobody", ELSEWHERE) for _ in range(3))
+    assert 0.4 < known / unknown < 2.5
 
 
 def test_a_lock_ends_by_itself_and_trying_meanwhile_does_not_prolong_it(anna: User, at: Any) -> None:
