@@ -6,21 +6,27 @@ from typing import Any
 
 from axes.models import AccessAttempt
 from django.contrib import admin, messages
-from django.db.models import QuerySet
+from django.db.models import OuterRef, QuerySet, Subquery, Sum
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.safestring import SafeString
 
 from signin import actions
-from signin.limits import WINDOW, find_lock
+from signin.limits import ACCOUNT_LIMIT, ADDRESS_LIMIT, ADMIN_TOKENS, PAIR_LIMIT, TOKEN_LIMIT, WINDOW
 from tokenhub.control import display
 from tokenhub.control.admin import ReadOnlyAdmin
 from tokenhub.control.callers import actor_of
 
 
+def _sum(rows: QuerySet[AccessAttempt], *same: str) -> Subquery:
+    """The failures of all rows that are the same in these columns, within the list's one query."""
+    alike = rows.filter(**{name: OuterRef(name) for name in same}).order_by().values(*same)
+    return Subquery(alike.annotate(total=Sum("failures_since_start")).values("total"))
+
+
 @admin.register(AccessAttempt)
 class FailedSignInPages(ReadOnlyAdmin):
-    """Failures that count at the moment. A row is one account at one address with one browser."""
+    """Failures that count at the moment: a row is one account at one address with one browser."""
 
     list_display = ("account", "address", "failures", "last", "state")
     list_display_links = None
@@ -34,8 +40,16 @@ class FailedSignInPages(ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[AccessAttempt]:
         """Those within the window; older ones go with the next attempt."""
+        since = timezone.now() - WINDOW
+        counted = AccessAttempt.objects.filter(attempt_time__gt=since)
+        people = counted.exclude(username=ADMIN_TOKENS)
+        sums = {
+            "pair_failures": _sum(counted, "username", "ip_address"),
+            "address_failures": _sum(people, "ip_address"),
+            "account_failures": _sum(people, "username"),
+        }
         rows: QuerySet[AccessAttempt] = super().get_queryset(request)
-        return rows.filter(attempt_time__gt=timezone.now() - WINDOW).defer("get_data", "post_data")
+        return rows.filter(attempt_time__gt=since).defer("get_data", "post_data").annotate(**sums)
 
     @admin.display(description="Account", ordering="username")
     def account(self, row: AccessAttempt) -> str:
@@ -54,11 +68,17 @@ class FailedSignInPages(ReadOnlyAdmin):
         return display.write_time_tag(row.attempt_time)
 
     @admin.display(description="State")
-    def state(self, row: AccessAttempt) -> SafeString:
-        lock = find_lock(row.username or "", row.ip_address, timezone.now())
-        if lock is None:
-            return display.badge("may try", "good")
-        return display.badge(f"locked until {display.write_time(lock.until)}", "bad")
+    def state(self, row: Any) -> SafeString:
+        tokens = row.username == ADMIN_TOKENS
+        limits = (
+            ("locked: here", row.pair_failures, TOKEN_LIMIT if tokens else PAIR_LIMIT),
+            ("locked: all accounts here", 0 if tokens else row.address_failures, ADDRESS_LIMIT),
+            ("locked: from new addresses", row.account_failures, ACCOUNT_LIMIT),
+        )
+        for text, failures, limit in limits:
+            if (failures or 0) >= limit:
+                return display.badge(text, "bad")
+        return display.badge("may try", "good")
 
     def has_let_in_permission(self, request: HttpRequest) -> bool:
         """Superusers: who could let himself in again would have no limit."""
