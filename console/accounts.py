@@ -7,7 +7,9 @@ from typing import Any
 
 from django.contrib.auth.models import Group, User
 from django.db import transaction
+from django.utils import timezone
 
+from signin.actions import end_sessions
 from tokenhub.control.actors import Actor
 from vault.audit import record
 
@@ -44,5 +46,7 @@ def write_account(actor: Actor, verb: str, account: Account, write: Callable[[],
         if before != after or verb == "set_password":
             if account.pk is None:
                 account.pk = key
+            if before and after and before.get("is_active") and not after.get("is_active"):
+                end_sessions(account, timezone.now())
             kind = "user" if isinstance(account, User) else "role"
             record(actor=actor, action=f"{kind}.{verb}", target=account, before=before, after=after)

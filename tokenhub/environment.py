@@ -124,6 +124,9 @@ class TokenhubSettings:
         values.origins, (), "origins (`https://hub.example.com`) that may send its forms"
     )
     https: bool = _option(values.boolean, False, "served over HTTPS only: secure cookies, HSTS, redirects")
+    require_mfa: str = _option(
+        values.choice("off", "staff", "superusers"), "off", "whom the admin site makes enrol a second factor"
+    )
     debug: bool = _option(values.boolean, False, "Django's debug pages; never in production")
 
     # Logs and metrics

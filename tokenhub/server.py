@@ -17,6 +17,7 @@ from uvicorn.supervisors import Multiprocess
 from tokenhub.environment import TokenhubSettings
 from tokenhub.http_protocol import ServerConfig
 from tokenhub.logs import build_logging
+from tokenhub.process import harden_process
 
 APPLICATION = "tokenhub.asgi:application"
 # Longer than load balancers keep idle connections (60 s is common), so that they close first and no request meets a
@@ -47,6 +48,7 @@ def build_config(settings: TokenhubSettings, application: str = APPLICATION) -> 
         timeout_notify=1,
         head_timeout=settings.head_timeout,
         max_head_bytes=settings.max_head_bytes,
+        harden=not settings.debug,
     )
 
 
@@ -55,6 +57,8 @@ def run_server(config: ServerConfig) -> None:
 
     With several workers uvicorn's supervisor replaces a dead one. Exits with 3 where the application does not start.
     """
+    if config.harden:
+        harden_process()
     if config.workers > 1:
         Multiprocess(config, sockets=[config.bind_socket()]).run()
         return

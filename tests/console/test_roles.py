@@ -46,6 +46,7 @@ PAGES: dict[str, set[str]] = {
     "access/apikey/<object_id>/revoke/": on("access.apikey", "change"),
     "access/admintoken/<object_id>/revoke/": on("access.admintoken", "change"),
     "auth/user/<id>/password/": on("auth.user", "change"),
+    "auth/user/<object_id>/remove-second-factor/": {"superusers only"},
     "providers/provider/<object_id>/models/": on("providers.provider", "view"),
     "providers/provider/<object_id>/test/": on("providers.provider", "change"),
     "providers/provider/<object_id>/discover/": on("providers.provider", "view") | on("providers.model", "add", "change"),

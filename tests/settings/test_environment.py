@@ -146,6 +146,7 @@ INVALID = {
     "ALLOWED_HOSTS": "https://hub.example.com",
     "CSRF_TRUSTED_ORIGINS": "hub.example.com",
     "HTTPS": "2",
+    "REQUIRE_MFA": "everybody",
     "DEBUG": "perhaps",
     "LOG_LEVEL": "loud",
     "LOG_FORMAT": "xml",
