@@ -6,6 +6,7 @@ Channels routes: `/v1/*` and the health pages are bare ASGI applications that Dj
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import re
@@ -99,6 +100,9 @@ class DataPlane:
             self._threads.append(thread)
         self.gateway = Gateway(self._worker, shared, _django_metrics)
         self.socket = StreamSocket(self.gateway, self._worker)
+        # What is there by now stays. Every full collection would go through it, with the loop waiting some 25 ms.
+        gc.collect()
+        gc.freeze()
 
     async def stop(self) -> None:
         """Ends it: nothing that was journalled is lost, and what the database takes now is in the ledger."""
