@@ -183,7 +183,7 @@ def _fetch_list(spec: ProviderSpec, secret: str, client: httpx.Client, clock: Ca
         raise DiscoveryFailed(message, code="endpoint_not_allowed", hint=error.hint) from error
     except AnswerRefused as error:
         raise DiscoveryFailed(f"provider {spec.name} answered no list of models: {error}") from error
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise DiscoveryFailed(f"provider {spec.name} can't be reached: {type(error).__name__}") from error
     if response.status_code != 200:
         failure = get_adapter(spec.kind).classify(response.status_code, {}, body)
