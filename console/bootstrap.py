@@ -251,11 +251,12 @@ def _discover(
     """
     keyring = Keyring(environment, settings.credentials_dir)
     try:
-        diff = discover_models(provider, keyring=keyring)
+        diff = discover_models(provider, keyring=keyring, private=settings.allow_private_origins)
         count = apply_discovery(actor, diff, [model.upstream_name for model in diff.new])
     except TokenhubError as error:
+        why = f"{error.message}; {error.hint}" if error.hint else error.message
         report.lines.append(
-            f"note: the models of {provider.name} could not be listed ({error.message}); "
+            f"note: the models of {provider.name} could not be listed ({why}); "
             "discover them in the admin, or declare them"
         )
         return

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import httpx
 from django.conf import settings
 
 from providers.discovery import DiscoveryDiff, discover_models
@@ -30,7 +29,7 @@ class ConnectionReport:
 def ask(provider: Provider) -> DiscoveryDiff:
     """`discover_models` over the real network, with this installation's credentials."""
     keyring = Keyring(os.environ, settings.TOKENHUB.credentials_dir)
-    return discover_models(provider, keyring=keyring)
+    return discover_models(provider, keyring=keyring, private=settings.TOKENHUB.allow_private_origins)
 
 
 def check_connection(
@@ -46,10 +45,8 @@ def check_connection(
     begun = clock()
     try:
         diff = discover(provider)
-    except (TokenhubError, httpx.HTTPError) as refused:
-        message = refused.message if isinstance(refused, TokenhubError) else type(refused).__name__
-        hint = getattr(refused, "hint", None)
-        return ConnectionReport(False, _since(begun, clock), write_refusal(message, hint))
+    except TokenhubError as refused:
+        return ConnectionReport(False, _since(begun, clock), write_refusal(refused.message, refused.hint))
     listed = diff.unchanged + len(diff.new) + len(diff.changed)
     return ConnectionReport(True, _since(begun, clock), f"It answers and lists {listed} models.", listed)
 

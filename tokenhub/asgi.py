@@ -179,6 +179,7 @@ def _gateway_config(options: TokenhubSettings, instance: str) -> GatewayConfig:
         max_body_bytes=options.max_body_bytes,
         body_timeout=options.body_timeout,
         upstream_client=options.upstream_client,
+        private_origins=options.allow_private_origins,
         metrics_token=options.metrics_token,
         metrics_allow=options.metrics_allow,
     )

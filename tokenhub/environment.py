@@ -20,6 +20,7 @@ from typing import Any
 
 from tokenhub import setting_values as values
 from tokenhub.configfile import ConfigFile, read_config_file
+from tokenhub.core.addresses import PrivateOrigins
 from tokenhub.core.errors import SettingInvalid
 
 PREFIX = "TOKENHUB_"
@@ -65,6 +66,11 @@ class TokenhubSettings:
     )
     upstream_client: str = _option(
         values.choice("http1", "aiohttp"), "http1", "HTTP client towards providers"
+    )
+    allow_private_origins: PrivateOrigins = _option(
+        values.private_origins,
+        PrivateOrigins(),
+        "hosts, `host:port` and networks that endpoints may lead to beside public addresses; `none`: no other",
     )
     simulated_provider: bool = _option(
         values.boolean, False, "bootstrap creates the simulated provider and its models"

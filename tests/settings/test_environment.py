@@ -152,6 +152,7 @@ INVALID = {
     "LOG_FORMAT": "xml",
     "METRICS_TOKEN": "tiny-one",
     "METRICS_ALLOW": "10.0.0.1/8",
+    "ALLOW_PRIVATE_ORIGINS": "*",
 }
 ANYTHING_GOES = {"data_dir", "config", "credentials_dir", "static_root"}
 
