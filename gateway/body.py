@@ -11,37 +11,27 @@ import itertools
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 
+from gateway.large_json import LargeObject
+from gateway.strict_json import loads
 from tokenhub.core.errors import InvalidJSON, NotReady, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 SMALL = 64 * 1024
-"""Bodies up to this many bytes are parsed in one go; larger ones piece by piece, so that the loop stays free."""
+"""Bodies up to this many bytes are parsed in one go; larger ones in steps, so that the loop stays free."""
 
-_YIELD_BYTES = 512 * 1024
-_VALUE_COST = 256
-"""What a value costs besides its bytes, in bytes' worth of parsing."""
-
-_FLAT_BYTES = 16 * 1024
-_DEPTH = 12
-_MOST_VALUES = 250_000
-_LEAST_VALUE_BYTES = 8
 _DECIDING = frozenset(
     {"model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n"}
 )
 """Members that decide where a request goes and what it may cost."""
 
-_GAP = re.compile(rb'[\s]*[{,][\s]*("(?:[^"\\]|\\.)*")[\s]*:[\s]*')
+_GAP = re.compile(rb'\s*[{,]\s*"(?:[^"\\]|\\.)*"\s*:\s*')
 _TEXT_VALUE = re.compile(rb'\s*:\s*("(?:[^"\\]|\\.)*")')
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_items = msgspec.json.Decoder(list[msgspec.Raw])
-_string = msgspec.json.Decoder(str)
-_checker = msgspec.json.Decoder()
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class ClientGone(Exception):
@@ -213,12 +203,13 @@ async def parse_body(raw: bytes | bytearray) -> Body:
     """The body as a JSON object. Raises InvalidJSON saying what is wrong and where."""
     try:
         if len(raw) <= SMALL:
-            data = _loads(bytes(raw))
+            data = loads(bytes(raw))
             if isinstance(data, dict):
                 _refuse_look_alikes(data)
                 return Body(raw, data)
-        elif raw.lstrip(b" \t\r\n")[:1] == b"{":
-            return await _Pieces().parse_body(raw)
+        elif (found := await LargeObject(raw).read()) is not None:
+            _refuse_look_alikes(found[0])
+            return Body(raw, *found)
     except RecursionError as error:
         raise InvalidJSON("the body is nested too deeply") from error
     except UnicodeDecodeError as error:
@@ -243,40 +234,6 @@ def _refuse_look_alikes(data: Mapping[str, Any]) -> None:
                 )
 
 
-class _Walk:
-    """Goes through an object's text in step with its parsed members, so that each value's place is known.
-
-    A value that the parser took from a later duplicate breaks the step: complete JSON strings, objects and arrays are
-    never prefixes of one another, and behind a number or a word a comma or a brace must stand.
-    """
-
-    def __init__(self, raw: bytes | bytearray) -> None:
-        self._raw = raw
-        self._position = 0
-        self.spans: dict[str, tuple[int, int]] = {}
-
-    def pass_member(self, name: str, value: bytes) -> None:
-        """Goes over one member. Raises InvalidJSON where another one stands."""
-        gap = _GAP.match(self._raw, self._position)
-        if gap is None or _string.decode(gap[1]) != name or not self._raw.startswith(value, gap.end()):
-            self._refuse()
-        self._position = gap.end() + len(value)
-        self.spans[name] = (gap.end(), self._position)
-
-    def finish(self) -> None:
-        """Checks that nothing but the closing brace is left. Raises InvalidJSON."""
-        rest = self._raw[self._position :].translate(None, b" \t\r\n")
-        if rest != (b"}" if self.spans else b"{}"):
-            self._refuse()
-
-    def _refuse(self) -> NoReturn:
-        gap = _GAP.match(self._raw, self._position)
-        name = _string.decode(gap[1]) if gap is not None else ""
-        if name in self.spans:
-            raise InvalidJSON(f"the key {name!r} stands twice in one object", param=name)
-        raise InvalidJSON("a key stands twice in one object")
-
-
 def _find_text_span(raw: bytes | bytearray, name: str, value: Any) -> tuple[int, int] | None:
     """Where the text value of a top-level member stands, if that is certain without a walk through the document.
 
@@ -291,128 +248,12 @@ def _find_text_span(raw: bytes | bytearray, name: str, value: Any) -> tuple[int,
 
 
 def _find_spans(raw: bytes | bytearray) -> dict[str, tuple[int, int]]:
-    walk = _Walk(raw)
+    """Where each top-level value of a checked document stands: the parsed members, gone through in step with the text."""
+    spans: dict[str, tuple[int, int]] = {}
+    position = 0
     for name, value in _members.decode(raw).items():
-        walk.pass_member(name, bytes(value))
-    return walk.spans
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise InvalidJSON(f"the key {name!r} stands twice in one object", param=name)
-            seen.add(name)
-    return members
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise InvalidJSON(f"{name} is not a JSON number")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if number in (float("inf"), float("-inf")):
-        raise InvalidJSON(f"the number {text[:40]} is too large")
-    return number
-
-
-_decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
-
-
-def _loads(raw: bytes) -> Any:
-    text = raw.decode()
-    if text.startswith("\ufeff"):
-        raise InvalidJSON("the body starts with a byte order mark", hint="send UTF-8 without one")
-    if b"\\u" in raw and _SURROGATE.search(raw) is not None:
-        _checker.decode(raw)  # the standard library lets half a surrogate pair through; no provider takes one
-    return _decoder.decode(text)
-
-
-class _Pieces:
-    """Parses a large document in steps of bounded work, giving way to the loop between them."""
-
-    def __init__(self) -> None:
-        self._done = 0
-
-    async def _worked(self, size: int) -> None:
-        self._done += size
-        if self._done >= _YIELD_BYTES:
-            self._done = 0
-            await asyncio.sleep(0)
-
-    async def parse_body(self, raw: bytes | bytearray) -> Body:
-        data, spans = await self._parse_object(raw, 0)
-        _refuse_look_alikes(data)
-        return Body(raw, data, spans)
-
-    async def _parse(self, piece: bytes | msgspec.Raw, depth: int) -> Any:
-        view = memoryview(piece)
-        await self._worked(len(view) + _VALUE_COST)
-        if len(view) <= SMALL:
-            return _loads(bytes(view))
-        if depth > _DEPTH:
-            # A level may hold a copy of what is below it.
-            raise InvalidJSON(f"the body is nested too deeply (large values at most {_DEPTH} levels)")
-        first = view[:1].tobytes()
-        if first == b'"':
-            return _string.decode(piece)
-        if first == b"[":
-            return await self._parse_list(piece, depth)
-        if first == b"{":
-            return (await self._parse_object(bytes(view), depth))[0]
-        return _loads(bytes(view))
-
-    async def _parse_list(self, piece: bytes | msgspec.Raw, depth: int) -> list[Any]:
-        if _is_flat(bytes(piece)):
-            return await self._parse_flat(bytes(piece))
-        return [await self._parse(item, depth + 1) for item in _items.decode(piece)]
-
-    async def _parse_flat(self, piece: bytes) -> list[Any]:
-        """A long list of numbers, such as tokens: cut at commas, since its values taken singly would be millions."""
-        values: list[Any] = []
-        start, end = 1, len(piece) - 1
-        while start < end:
-            cut = piece.find(b",", start + _FLAT_BYTES, end)
-            cut = end if cut < 0 else cut
-            values += _loads(b"[%b]" % piece[start:cut])
-            await asyncio.sleep(0)
-            start = cut + 1
-        return values
-
-    async def _parse_object(
-        self, raw: bytes | bytearray, depth: int
-    ) -> tuple[dict[str, Any], dict[str, tuple[int, int]]]:
-        _refuse_dense(raw, (b'":',))
-        data: dict[str, Any] = {}
-        walk = _Walk(raw)
-        members = _members.decode(raw)
-        for name, value in members.items():
-            piece = bytes(value)
-            await self._worked(len(piece))
-            walk.pass_member(name, piece)
-            data[name] = await self._parse(piece, depth + 1)
-        walk.finish()
-        return data, walk.spans
-
-
-def _is_flat(piece: bytes) -> bool:
-    """Whether a list holds numbers and words only. Raises InvalidJSON for megabytes of other tiny values."""
-    if b'"' not in piece and b"{" not in piece and piece.find(b"[", 1) < 0:
-        return True
-    _refuse_dense(piece, (b'",', b"},", b"],"))
-    return False
-
-
-def _refuse_dense(piece: bytes | bytearray, marks: tuple[bytes, ...]) -> None:
-    """Refuses megabytes of tiny values: they would be split in one go, with every other request waiting.
-
-    Inside a text a quote has a backslash before it, so that the marks hardly ever stand in prose.
-    """
-    count = sum(piece.count(mark) for mark in marks)
-    if count > _MOST_VALUES and count * _LEAST_VALUE_BYTES > len(piece):
-        raise InvalidJSON(
-            f"the body holds over {_MOST_VALUES} values of less than {_LEAST_VALUE_BYTES} bytes on average"
-        )
+        gap = _GAP.match(raw, position)
+        assert gap is not None
+        position = gap.end() + len(memoryview(value))
+        spans[name] = (gap.end(), position)
+    return spans

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from tokenhub.core.attempts import AttemptFinal, AttemptIntent
 from usage._journal_files import SegmentName, open_and_try_lock
-from usage._journal_format import (
-    DamagedLine,
-    Record,
-    SegmentEnd,
-    encode_final,
-    encode_intent,
-    read_stream,
-)
+from usage._journal_format import DamagedLine, SegmentEnd, decode_line, read_lines
+from usage._plain_lines import Half, find_final_half, find_intent_half
 from usage.quarantine import KeptAside
+from usage.rows import LedgerRow, make_row, make_unsettled_row
 
 
 @dataclass(slots=True)
@@ -38,28 +33,59 @@ class Segment:
         """Bytes in the file now."""
         return os.fstat(self.stream.fileno()).st_size
 
-    def settled_offset(self, settled: set[str] | frozenset[str] = frozenset()) -> int:
-        """Everything before it is settled once `settled` is committed."""
+    def settled_offset(self, settled: Container[str] = ()) -> int:
+        """Everything before it is settled once the attempts in `settled` are committed."""
         return next(
             (start for attempt, start in self.open.items() if attempt not in settled), self.read_offset
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Attempt:
-    """An intent and where it stands; `final` None: not seen yet, or never to come."""
+    """An intent and where it stands. `final_line` None: not seen yet, or never to come. A half None: its line is not plain."""
 
-    intent: AttemptIntent
     segment: Segment
     start: int
-    final: AttemptFinal | None = None
+    intent_line: bytes
+    intent_half: Half | None
+    final_line: bytes | None = None
+    final_half: Half | None = None
+
+    def make_row(self) -> LedgerRow:
+        """Its row. Raises ValueError, TypeError where no row can hold it."""
+        if self.intent_half is not None and self.final_half is not None:
+            return self.intent_half + self.final_half[1:]
+        intent = self.decode_intent()
+        if self.final_line is None:
+            return make_unsettled_row(intent)
+        final = decode_line(self.final_line)
+        assert isinstance(final, AttemptFinal)
+        return make_row(intent, final)
+
+    def decode_intent(self) -> AttemptIntent:
+        """The intent's record."""
+        intent = decode_line(self.intent_line)
+        assert isinstance(intent, AttemptIntent)
+        return intent
 
     def kept_aside(self, reason: str) -> KeptAside:
         """The attempt's lines for the quarantine."""
-        lines = [encode_intent(self.intent)] + ([encode_final(self.final)] if self.final else [])
-        return KeptAside(
-            self.segment.path.name, self.start, reason, tuple(line.rstrip(b"\n") for line in lines)
-        )
+        lines = (self.intent_line,) if self.final_line is None else (self.intent_line, self.final_line)
+        return KeptAside(self.segment.path.name, self.start, reason, lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A final without an intent in reach."""
+
+    segment: Segment
+    start: int
+    attempt_id: str
+    line: bytes
+
+    def kept_aside(self, reason: str) -> KeptAside:
+        """Its line for the quarantine."""
+        return KeptAside(self.segment.path.name, self.start, reason, (self.line,))
 
 
 @dataclass(slots=True)
@@ -75,7 +101,7 @@ class Owner:
     dead: bool
     pending: dict[str, Attempt] = field(default_factory=dict)
     ready: dict[str, Attempt] = field(default_factory=dict)
-    strays: list[tuple[Segment, int, AttemptFinal]] = field(default_factory=list)
+    strays: list[Stray] = field(default_factory=list)
     damaged: list[KeptAside] = field(default_factory=list)
     repeats: int = 0
 
@@ -87,13 +113,18 @@ class Owner:
         """Bytes on disk that are not settled."""
         return sum(segment.size() - segment.saved_offset for segment in self.segments)
 
+    def oldest_start(self, now: float) -> float:
+        """When the open attempt that was written first began, in Unix seconds; `now` if none is open."""
+        first = next(iter(self.pending.values()), None)
+        return now if first is None else first.decode_intent().started_at
+
     def read(self, limit: int) -> bool:
         """Reads until `limit` things wait for a commit; True at the end of all files. Raises OSError."""
         for segment in self.segments:
-            for after, record in read_stream(segment.stream, segment.read_offset):
+            for after, line in read_lines(segment.stream, segment.read_offset):
                 start, segment.read_offset = segment.read_offset, after
-                self._take(segment, start, record)
-                if self.waiting() >= limit:
+                self._take(segment, start, line)
+                if len(self.ready) + len(self.strays) + len(self.damaged) >= limit:
                     return False
             segment.ended = segment.ended or self.dead
         return True
@@ -111,33 +142,47 @@ class Owner:
             self.ready[attempt] = self.pending.pop(attempt)
         return True
 
-    def _take(self, segment: Segment, start: int, record: Record) -> None:
+    def _take(self, segment: Segment, start: int, line: bytes | DamagedLine) -> None:
+        if isinstance(line, DamagedLine):
+            self._take_damage(segment, start, line)
+        elif (final := find_final_half(line)) is not None:
+            self._take_final(segment, start, final[0], line, final)
+        elif (intent := find_intent_half(line)) is not None:
+            self._take_intent(intent[0], Attempt(segment, start, line, intent))
+        else:
+            self._take_other(segment, start, line)
+
+    def _take_other(self, segment: Segment, start: int, line: bytes) -> None:
+        """Marks, damage, and records that are to be cleaned."""
+        record = decode_line(line)
         if isinstance(record, AttemptIntent):
-            self._take_intent(Attempt(record, segment, start))
+            self._take_intent(record.attempt_id, Attempt(segment, start, line, None))
         elif isinstance(record, AttemptFinal):
-            self._take_final(segment, start, record)
+            self._take_final(segment, start, record.attempt_id, line, None)
         elif isinstance(record, SegmentEnd):
             segment.ended = True
-        else:
+        elif record is not None:
             self._take_damage(segment, start, record)
 
-    def _take_intent(self, attempt: Attempt) -> None:
+    def _take_intent(self, identity: str, attempt: Attempt) -> None:
         """The first line of an attempt counts; a repeated one says nothing new."""
-        identity = attempt.intent.attempt_id
         if identity in self.pending or identity in self.ready:
             self.repeats += 1
             return
         self.pending[identity] = attempt
         attempt.segment.open[identity] = attempt.start
 
-    def _take_final(self, segment: Segment, start: int, final: AttemptFinal) -> None:
-        attempt = self.pending.pop(final.attempt_id, None)
+    def _take_final(
+        self, segment: Segment, start: int, identity: str, line: bytes, half: Half | None
+    ) -> None:
+        attempt = self.pending.pop(identity, None)
         if attempt is not None:
-            self.ready[final.attempt_id] = Attempt(attempt.intent, attempt.segment, attempt.start, final)
-        elif final.attempt_id in self.ready:
+            attempt.final_line, attempt.final_half = line, half
+            self.ready[identity] = attempt
+        elif identity in self.ready:
             self.repeats += 1
         else:
-            self.strays.append((segment, start, final))
+            self.strays.append(Stray(segment, start, identity, line))
 
     def _take_damage(self, segment: Segment, start: int, record: DamagedLine) -> None:
         self.damaged.append(KeptAside(segment.path.name, start, record.reason, (record.line,)))
@@ -145,8 +190,7 @@ class Owner:
     def _take_torn_end(self, segment: Segment) -> None:
         size = segment.size()
         if size > segment.read_offset:
-            segment.stream.seek(segment.read_offset)
-            rest = segment.stream.read(size - segment.read_offset)
+            rest = os.pread(segment.stream.fileno(), size - segment.read_offset, segment.read_offset)
             self._take_damage(segment, segment.read_offset, DamagedLine(rest, "torn last line"))
             segment.read_offset = size
 
@@ -155,7 +199,7 @@ class Owner:
         lines = self.repeats + len(self.strays)
         for identity, attempt in self.ready.items():
             attempt.segment.open.pop(identity, None)
-            lines += 2 if attempt.final else 1
+            lines += 1 if attempt.final_line is None else 2
         for segment in self.segments:
             segment.saved_offset = segment.settled_offset()
         self.ready.clear()

@@ -6,6 +6,7 @@ crc is CRC-32 of `K1 ` and payload in eight hexadecimal digits; payload is JSON,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -55,6 +56,8 @@ _INTENT_SEED, _FINAL_SEED = _SEEDS[b"I"], _SEEDS[b"F"]
 _INTENT_FIELDS = frozenset(field.name for field in fields(AttemptIntent))
 _FINAL_FIELDS = frozenset(field.name for field in fields(AttemptFinal))
 _HEAD_BYTES = 12
+_BLOCK_BYTES = 128 << 10
+"""What is read at once, unless a line is longer: splitting it holds the interpreter's lock."""
 
 
 def encode_intent(intent: AttemptIntent) -> bytes:
@@ -180,23 +183,27 @@ def read_records(path: Path, offset: int) -> Iterator[tuple[int, Record]]:
     The file may grow meanwhile: an unfinished last line is left for the next call. Raises OSError.
     """
     with open(path, "rb") as stream:
-        yield from read_stream(stream, offset)
+        for after, line in read_lines(stream, offset):
+            record = line if isinstance(line, DamagedLine) else decode_line(line)
+            if record is not None:
+                yield after, record
 
 
-def read_stream(stream: BinaryIO, offset: int) -> Iterator[tuple[int, Record]]:
-    """`read_records` over an open file, read from `offset` in blocks of at most MAX_LINE_BYTES."""
+def read_lines(stream: BinaryIO, offset: int) -> Iterator[tuple[int, bytes | DamagedLine]]:
+    """The complete lines of an open file from `offset` on, each with the offset after it; DamagedLine for one too long."""
+    block_bytes = _BLOCK_BYTES
     while True:
-        stream.seek(offset)
-        block = stream.read(MAX_LINE_BYTES)
+        block = os.pread(stream.fileno(), block_bytes, offset)
         end = block.rfind(b"\n") + 1
-        if not end:
-            if len(block) < MAX_LINE_BYTES:
-                return
+        if end:
+            block_bytes = _BLOCK_BYTES
+            for line in block[:end].split(b"\n")[:-1]:
+                offset += len(line) + 1
+                yield offset, line
+        elif len(block) < block_bytes:
+            return
+        elif block_bytes < MAX_LINE_BYTES:
+            block_bytes = MAX_LINE_BYTES
+        else:
             offset += len(block)
             yield offset, DamagedLine(block, "no newline within the longest line")
-            continue
-        for line in block[:end].split(b"\n")[:-1]:
-            offset += len(line) + 1
-            record = decode_line(line)
-            if record is not None:
-                yield offset, record

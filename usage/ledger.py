@@ -5,17 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from functools import cache
 
+import msgspec
 from django.db import DataError, IntegrityError, connection, transaction
 
 from usage.models import JournalFile, UsageRecord
-from usage.rows import LedgerRow
+from usage.rows import ATTEMPT_ID, COLUMNS, LedgerRow
 
 REFUSALS = (DataError, IntegrityError, OverflowError, TypeError, ValueError)
 """What a database or its driver raises for a row that it will never take, as opposed to one that it can't take now."""
 
 _ROWS_A_QUERY = 500
+_SHORT_NAMES = [f"c{place}" for place in range(len(COLUMNS))]
+_JsonRow = msgspec.defstruct("_JsonRow", _SHORT_NAMES, gc=False)
+_encode = msgspec.json.Encoder().encode
+_SAVE_POSITION = """
+INSERT INTO usage_journalfile (name, instance, "offset", updated_at) VALUES (%s, %s, %s, %s)
+ON CONFLICT (name) DO UPDATE SET "offset" = excluded."offset", updated_at = excluded.updated_at
+"""
 
 
 class NotStored(ValueError):
@@ -46,7 +54,17 @@ def settle(
     A row that the database refuses is handed to `on_refused`, before the commit, and does not hold up the others: the
     batch is halved until it stands alone. Raises django.db.Error if the database is away; then nothing has changed.
     """
+    positions = list(positions)
     _ask_for_durable_commits()
+    try:
+        with transaction.atomic():
+            _ask_for_durable_commit()
+            _insert_all(rows)
+            _save_positions(positions, now)
+        return
+    except REFUSALS:  # rare: once more, with a savepoint for each part
+        if connection.needs_rollback:
+            raise
     with transaction.atomic():
         _ask_for_durable_commit()
         refused = _insert(rows)
@@ -122,33 +140,53 @@ def _insert_all(rows: Sequence[LedgerRow]) -> None:
 
     Only a second row of an attempt is ignored; every other conflict is an error, unlike under SQLite's `INSERT OR IGNORE`.
     """
-    columns = _list_columns()
-    names = ", ".join(connection.ops.quote_name(name) for name, _ in columns)
-    places = ", ".join(["%s"] * len(columns))
-    table = connection.ops.quote_name(UsageRecord._meta.db_table)
-    statement = f"INSERT INTO {table} ({names}) VALUES ({places}) ON CONFLICT (attempt_id) DO NOTHING"  # noqa: S608 - our names
+    if not rows:
+        return
+    statement = _make_statement(connection.vendor)
     with connection.cursor() as cursor:
-        cursor.executemany(statement, [_list_values(row, columns) for row in rows])
-    wanted = {row.attempt_id for row in rows}
+        if connection.vendor == "postgresql":
+            cursor.execute(statement, [_encode_rows(rows)])
+        else:
+            cursor.executemany(statement, rows)
+        if cursor.rowcount == len(rows):
+            return
+    wanted = {row[ATTEMPT_ID] for row in rows}
     stored = UsageRecord.objects.filter(attempt_id__in=wanted).count()
     if stored != len(wanted):
         raise NotStored(f"{len(wanted) - stored} of {len(wanted)} rows are not there after their insert")
 
 
-def _list_columns() -> list[tuple[str, Callable[[Any], Any] | None]]:
-    """Each column and what turns its values into the database's, where they need it."""
-    ops = connection.ops
-    adapters = {
-        "DateTimeField": ops.adapt_datetimefield_value,
-        "JSONField": lambda value: None if value is None else ops.adapt_json_value(value, None),
-    }
-    fields = [field for field in UsageRecord._meta.concrete_fields if not field.primary_key]
-    return [(field.attname, adapters.get(field.get_internal_type())) for field in fields]
+def _encode_rows(rows: Sequence[LedgerRow]) -> str:
+    """The rows as a JSON array of objects with short names. In steps of one row, for each holds the interpreter's lock."""
+    return f"[{b','.join([_encode(_JsonRow(*row)) for row in rows]).decode()}]"
 
 
-def _list_values(row: LedgerRow, columns: list[tuple[str, Callable[[Any], Any] | None]]) -> list[Any]:
-    values = row.values
-    return [values[name] if adapt is None else adapt(values[name]) for name, adapt in columns]
+@cache
+def _make_statement(vendor: str) -> str:
+    """The insert of any number of rows: one by one on SQLite; on Postgres from JSON, which takes a quarter of both sides' CPU."""
+    quote = connection.ops.quote_name
+    table = quote(UsageRecord._meta.db_table)
+    names = ", ".join(map(quote, COLUMNS))
+    places = ", ".join(["%s"] * len(COLUMNS))
+    source = _make_json_source() if vendor == "postgresql" else f"VALUES ({places})"
+    return f"INSERT INTO {table} ({names}) {source} ON CONFLICT (attempt_id) DO NOTHING"
+
+
+def _make_json_source() -> str:
+    """The parameter's rows with the columns' types. What JSON has no type for comes as text."""
+    given, taken = [], []
+    for short, name in zip(_SHORT_NAMES, COLUMNS, strict=True):
+        kind = UsageRecord._meta.get_field(name).db_type(connection)
+        if kind == "jsonb":
+            given.append(f"{short} text")
+            taken.append(f"{short}::jsonb")
+        elif kind == "timestamp with time zone":
+            given.append(f"{short} timestamp")
+            taken.append(f"{short} AT TIME ZONE 'UTC'")
+        else:  # a text that is too long for its column is refused by the insert, not cut by the reading
+            given.append(f"{short} {'text' if kind.startswith('varchar') else kind}")
+            taken.append(short)
+    return f"SELECT {', '.join(taken)} FROM json_to_recordset(%s::json) AS row ({', '.join(given)})"  # noqa: S608 - our names
 
 
 def _reason(error: Exception) -> str:
@@ -157,12 +195,10 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
 
 
-def _save_positions(positions: Iterable[Position], now: datetime) -> None:
-    files = [
-        JournalFile(name=item.name, instance=item.instance, offset=item.offset, updated_at=now)
-        for item in positions
-    ]
-    if files:
-        JournalFile.objects.bulk_create(
-            files, update_conflicts=True, unique_fields=["name"], update_fields=["offset", "updated_at"]
-        )
+def _save_positions(positions: Sequence[Position], now: datetime) -> None:
+    if not positions:
+        return
+    moment = connection.ops.adapt_datetimefield_value(now)
+    with connection.cursor() as cursor:
+        for item in positions:
+            cursor.execute(_SAVE_POSITION, [item.name, item.instance, item.offset, moment])

@@ -125,7 +125,8 @@ def _choice(request: Json, tools: tuple[Tool, ...]) -> tuple[str, bool]:
 
 def _wish(call: Call, messages: list[Json], tools: tuple[Tool, ...]) -> Wish:
     request = call.request
-    last = messages[-1]
+    # Claude Code ends with a note of its own to the model, which is no turn of the conversation.
+    last = next((message for message in reversed(messages) if message["role"] != "system"), messages[-1])
     choice, parallel = _choice(request, tools)
     texts = [block["text"] for block in last["content"] if block["type"] == "text"]
     bare = [

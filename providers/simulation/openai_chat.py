@@ -53,7 +53,8 @@ def respond(call: Call) -> Reply:
 
 def _wish(call: Call, messages: list[Json], tools: tuple[Tool, ...], wanted: object, index: int) -> Wish:
     request = call.request
-    last = messages[-1]
+    notes = ("system", "developer")
+    last = next((message for message in reversed(messages) if message["role"] not in notes), messages[-1])
     seed = digest(_encode([call.model, messages, request.get("seed"), index]))
     return Wish(
         seed=seed,

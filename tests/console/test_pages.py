@@ -354,3 +354,9 @@ def test_a_form_without_its_token_and_a_fault_have_pages_too(cast: Cast) -> None
     assert "Nothing was changed" in refused.content.decode()
     assert "Something broke on our side" in render_to_string("500.html")
     assert "can’t be understood" in render_to_string("400.html")
+
+
+def test_a_time_that_django_writes_has_its_zone(superuser: Client) -> None:
+    attempt = UsageRecord.objects.get()
+    text = superuser.get(f"/admin/usage/usagerecord/{attempt.pk}/change/").content.decode()
+    assert "2026-03-01 12:00:01 UTC" in text

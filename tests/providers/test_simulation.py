@@ -451,6 +451,16 @@ def test_anthropic_tools_stream_json_that_validates() -> None:
         jsonschema.validate(block["input"], WEATHER)
 
 
+def test_a_note_to_the_model_after_the_last_turn_hides_it_not() -> None:
+    note = {"role": "system", "content": "Be brief."}
+    anthropic = message("weather", tools=[ANTHROPIC_TOOL])
+    anthropic["messages"].append(note)
+    assert body_of(simulator(), "messages", anthropic)["stop_reason"] == "tool_use"
+    openai = chat("weather", tools=[OPENAI_TOOL])
+    openai["messages"].append(note)
+    assert body_of(simulator(), "chat.completions", openai)["choices"][0]["finish_reason"] == "tool_calls"
+
+
 def test_anthropic_structured_output_validates() -> None:
     wanted = {"format": {"type": "json_schema", "schema": WEATHER}}
     made = body_of(simulator(), "messages", message(output_config=wanted))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +19,7 @@ from django.db import connection
 
 from usage.appendonly import open_ledger_door
 from usage.models import UsageRecord
+from usage.rows import COLUMNS, LedgerRow
 
 
 @pytest.fixture
@@ -51,6 +53,21 @@ class SharedDatabase:
             database.close()
             return dict(rows)
         return dict(UsageRecord.objects.values_list("attempt_id", "outcome"))
+
+
+def make_record(row: LedgerRow, **changes: object) -> UsageRecord:
+    """The model instance of a row, not stored."""
+    values: dict[str, Any] = dict(zip(COLUMNS, row, strict=True))
+    for name in ("started_at", "ended_at"):
+        values[name] = values[name] and datetime.fromisoformat(values[name]).replace(tzinfo=UTC)
+    for name in ("raw_usage", "price_rates"):
+        values[name] = values[name] and json.loads(values[name])
+    return UsageRecord(**(values | changes))
+
+
+def change_row(row: LedgerRow, **changes: object) -> LedgerRow:
+    """The row with other values."""
+    return tuple([changes.get(name, value) for name, value in zip(COLUMNS, row, strict=True)])
 
 
 def read_totals(process: subprocess.Popen[str]) -> dict[str, Any]:

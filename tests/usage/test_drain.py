@@ -114,6 +114,17 @@ def test_an_open_attempt_waits_for_its_final_and_others_do_not_wait_for_it(
     assert len(list_outcomes()) == 4
 
 
+def test_the_oldest_open_attempt_is_told(tmp_path: Path, journal: Journal) -> None:
+    drainer = make_drainer(tmp_path, clock=lambda: STARTED + 10)
+    assert drainer.drain_once().oldest_pending_seconds == 0
+    for number in range(3):
+        journal.intent(make_intent(number, team="" if number else "\x00"))
+    for oldest in (0, 1, 2):
+        assert drainer.drain_once().oldest_pending_seconds == 10 - oldest
+        journal.final(make_final(oldest))
+    drainer.close()
+
+
 def test_a_restarted_drain_remembers_open_attempts_by_reading_them_again(
     tmp_path: Path, journal: Journal
 ) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
+
+import pytest
 
 from tests.usage.cast import make_final, make_intent
 from tests.usage.conftest import SharedDatabase, read_totals
 from tests.usage.test_drain import write_dead_file
+from tests.usage.test_journal import wait_until
 from usage._journal_files import list_segments
 from usage._journal_format import encode_final, encode_intent
 
@@ -64,3 +68,34 @@ def test_a_drain_killed_before_it_could_delete_is_continued_by_another_process(
     totals = read_totals(shared_database.start_drain(directory))
     assert (totals["rows"], totals["files_removed"], totals["quarantined"]) == (0, 1, 0)
     assert shared_database.list_outcomes() == {"att-1": "completed", "att-2": "unsettled"}
+
+
+def test_an_idle_drain_holds_no_file_of_the_database(
+    tmp_path: Path, shared_database: SharedDatabase, database_kind: str
+) -> None:
+    """While passes find rows the thread keeps its connection to SQLite, which is dear to open."""
+    if database_kind == "postgres":
+        pytest.skip("on Postgres connections go back to the pool after each pass")
+    directory = tmp_path / "journal"
+    directory.mkdir()
+    drain = shared_database.start_drain(directory, "run")
+    write_dead_file(directory, encode_intent(make_intent(1)) + encode_final(make_final(1)))
+    assert wait_until(lambda: shared_database.list_outcomes() == {"att-1": "completed"})
+    assert wait_until(lambda: not list_open_files(drain.pid, "shared.sqlite3"))
+    output, errors = drain.communicate("", timeout=60)
+    assert drain.returncode == 0, errors
+    assert "ResourceWarning" not in errors
+    assert '"rows": 1' in output
+
+
+def list_open_files(pid: int, name: str) -> list[str]:
+    places = [str(path) for path in Path(f"/proc/{pid}/fd").iterdir()]
+    return [target for target in map(read_link, places) if name in target]
+
+
+def read_link(place: str) -> str:
+    """Where a descriptor points; nowhere if it was closed meanwhile."""
+    try:
+        return os.readlink(place)
+    except FileNotFoundError:
+        return ""

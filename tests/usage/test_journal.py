@@ -29,6 +29,7 @@ from usage._journal_format import (
     decode_line,
     encode_final,
     encode_intent,
+    read_lines,
 )
 from usage.journal import Journal, JournalUnavailable, read_records
 
@@ -148,6 +149,16 @@ def test_an_unfinished_last_line_waits_for_its_end(tmp_path: Path) -> None:
     assert list(read_records(path, 0)) == [(len(first), make_intent(1))]
     path.write_bytes(first + second)
     assert list(read_records(path, len(first))) == [(len(first) + len(second), make_intent(2))]
+
+
+def test_a_line_longer_than_a_block_is_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "long"
+    lines = [b"a" * 10, b"b" * 300_000, b"c" * (MAX_LINE_BYTES - 1), b"d" * 10]
+    path.write_bytes(b"\n".join(lines) + b"\nunfinished")
+    with path.open("rb") as stream:
+        found = list(read_lines(stream, 0))
+    assert [line for _, line in found] == lines
+    assert found[-1][0] == path.stat().st_size - len(b"unfinished")
 
 
 def test_damage_in_the_middle_costs_that_line_only(tmp_path: Path) -> None:

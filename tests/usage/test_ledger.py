@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -10,12 +9,13 @@ from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection, transaction
 
 from tests.usage.cast import RATES, make_final, make_intent
+from tests.usage.conftest import change_row, make_record
 from tokenhub.core.usage import Usage
 from usage.appendonly import AppendOnly, LedgerDoor, open_ledger_door
 from usage.ledger import Position, settle
 from usage.models import JournalFile, UsageRecord
 from usage.recompute import Difference, find_differences
-from usage.rows import LedgerRow, make_row, make_unsettled_row
+from usage.rows import ATTEMPT_ID, COLUMNS, LedgerRow, make_row, make_unsettled_row
 
 pytestmark = pytest.mark.django_db
 
@@ -23,7 +23,7 @@ NOW = datetime(2026, 11, 1, tzinfo=UTC)
 
 
 def add_row(number: int = 1, **changes: object) -> UsageRecord:
-    row = UsageRecord(**(make_row(make_intent(number), make_final(number)).values | changes))
+    row = make_record(make_row(make_intent(number), make_final(number)), **changes)
     row.save()
     return row
 
@@ -91,12 +91,57 @@ def test_a_second_row_of_an_attempt_is_not_taken_and_the_first_stays() -> None:
 
 def test_rows_that_break_a_constraint_are_handed_back_not_dropped() -> None:
     rows = [make_row(make_intent(number), make_final(number)) for number in range(9)]
-    rows[4] = replace(rows[4], values=rows[4].values | {"input": -1})
-    rows[6] = replace(rows[6], values=rows[6].values | {"outcome": None})
+    rows[4] = change_row(rows[4], input=-1)
+    rows[6] = change_row(rows[6], outcome=None)
     refused: list[tuple[LedgerRow, str]] = []
     settle(rows, [], now=NOW, on_refused=refused.extend)
-    assert [row.attempt_id for row, _ in refused] == ["att-4", "att-6"]
+    assert [row[ATTEMPT_ID] for row, _ in refused] == ["att-4", "att-6"]
     assert UsageRecord.objects.count() == 7
+
+
+VANISHING = {
+    "sqlite": [
+        "CREATE TRIGGER vanish BEFORE INSERT ON usage_usagerecord WHEN NEW.attempt_id = 'att-2' "
+        "BEGIN SELECT RAISE(IGNORE); END"
+    ],
+    "postgres": [
+        "CREATE FUNCTION vanish() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "IF NEW.attempt_id = 'att-2' THEN RETURN NULL; END IF; RETURN NEW; END $$",
+        "CREATE TRIGGER vanish BEFORE INSERT ON usage_usagerecord FOR EACH ROW EXECUTE FUNCTION vanish()",
+    ],
+}
+
+
+def test_a_row_that_is_not_stored_without_any_error_is_handed_back(database_kind: str) -> None:
+    rows = [make_row(make_intent(number), make_final(number)) for number in range(4)]
+    settle(rows[:1], [], now=NOW, on_refused=pytest.fail)
+    with connection.cursor() as cursor:
+        for statement in VANISHING[database_kind]:
+            cursor.execute(statement)
+    refused: list[tuple[LedgerRow, str]] = []
+    settle(rows, [Position("f", "node", 7)], now=NOW, on_refused=refused.extend)
+    assert [(row[ATTEMPT_ID], reason.split(":")[0]) for row, reason in refused] == [("att-2", "NotStored")]
+    assert UsageRecord.objects.count() == 3
+    assert JournalFile.objects.get().offset == 7
+
+
+def test_every_value_is_stored_as_the_model_reads_it() -> None:
+    started = datetime(2026, 9, 21, 12, 34, 56, tzinfo=UTC)
+    intents = [
+        make_intent(1, started_at=started.timestamp(), team='Köln "west"\\\n'),
+        make_intent(2, price_rates=None),
+    ]
+    finals = [
+        make_final(1, usage=Usage(raw={"a b": [1, 2.5, None, True, "\t"]})),
+        make_final(2, cost_nanos=None),
+    ]
+    rows = [make_row(intent, final) for intent, final in zip(intents, finals, strict=True)]
+    rows.append(make_unsettled_row(make_intent(3)))
+    settle(rows, [], now=NOW, on_refused=pytest.fail)
+    for row, stored in zip(rows, UsageRecord.objects.order_by("attempt_id"), strict=True):
+        wanted = make_record(row)
+        for name in COLUMNS:
+            assert (name, getattr(stored, name)) == (name, getattr(wanted, name))
 
 
 def test_rows_and_offsets_are_one_transaction() -> None:
@@ -119,7 +164,7 @@ def test_every_row_is_reproduced_from_its_own_figures(capsys: pytest.CaptureFixt
         make_row(make_intent(21, price_rates=None), make_final(21, cost_nanos=None)),
         make_row(make_intent(22), make_final(22, "failed", usage=Usage(source="none"), cost_nanos=0)),
     ):
-        UsageRecord(**row.values).save()
+        make_record(row).save()
     assert list(find_differences()) == []
     call_command("usage_recompute")
     out = capsys.readouterr().out

@@ -11,6 +11,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from tests.usage.cast import make_final, make_intent, settled_cost
+from tests.usage.conftest import make_record
 from tokenhub.core.usage import BUCKETS, COUNTED, Usage
 from usage.models import UsageRecord
 from usage.rows import make_row, make_unsettled_row
@@ -36,7 +37,7 @@ def rows() -> list[UsageRecord]:
         )
         unpriced: dict[str, Any] = {} if number % 5 else {"cost_nanos": None}
         row = make_row(intent, make_final(number, **unpriced)) if number % 7 else make_unsettled_row(intent)
-        made.append(UsageRecord(**row.values))
+        made.append(make_record(row))
     UsageRecord.objects.bulk_create(made)
     return made
 
@@ -98,7 +99,7 @@ def test_sums_beyond_64_bits_of_tokens_are_exact_where_the_database_can(database
     usage = Usage(input=2**62)
     for number in (100, 101):
         intent = make_intent(number, started_at=END.timestamp())
-        UsageRecord(**make_row(intent, make_final(number, usage=usage, cost_nanos=0)).values).save()
+        make_record(make_row(intent, make_final(number, usage=usage, cost_nanos=0))).save()
     if database_kind == "postgres":
         assert get_total(END, END + timedelta(days=1)).usage["input"] == 2**63
     else:

@@ -1,0 +1,1 @@
+"""How Django itself writes dates and times; a package for each language, as Django wants it. Control plane."""
