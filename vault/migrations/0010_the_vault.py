@@ -2,8 +2,9 @@
 
 import django.core.validators
 import django.db.models.deletion
-import vault.vault_models
 from django.db import migrations, models
+
+import vault.vault_models
 
 
 class Migration(migrations.Migration):
