@@ -11,7 +11,16 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
 from vault.keyring import FILE_NAME_RULE, check_env_name, check_file_name
-from vault.vault_models import SealedSecret, Vault, VaultDataKey, VaultGrant, VaultSlot, VaultWorker
+from vault.vault_models import (
+    SealedSecret,
+    Vault,
+    VaultDataKey,
+    VaultGrant,
+    VaultManifest,
+    VaultSlot,
+    VaultTry,
+    VaultWorker,
+)
 
 # Django finds an app's models by way of this module.
 __all__ = [
@@ -23,7 +32,9 @@ __all__ = [
     "Vault",
     "VaultDataKey",
     "VaultGrant",
+    "VaultManifest",
     "VaultSlot",
+    "VaultTry",
     "VaultWorker",
     "check_credential_name",
 ]

@@ -111,14 +111,17 @@ class VaultHolder:
     def refresh(self) -> OpenedVault:
         """What is held, with the data keys that the database has now: new ones opened, retired ones wiped. Two queries.
 
-        Raises VaultLocked, having dropped all keys, when the vault was locked meanwhile or its root replaced.
+        Raises VaultLocked, having dropped all keys, when the vault was locked meanwhile. When the root was replaced, what is
+        held stays as it is until the new one is put: the data keys are the same.
         """
         with self._changing:
             opened = self.get()
             vault = _read_vault()
-            if (vault.lock_epoch, vault.root_version) != (opened.epoch, opened.root.version):
+            if vault.lock_epoch != opened.epoch:
                 self.drop()
                 raise VaultLocked
+            if vault.root_version != opened.root.version:
+                return opened
             _take_over_keys(opened.root, opened.keys, vault.active_key)
             return opened
 
