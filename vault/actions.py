@@ -1,12 +1,15 @@
-"""Changes of credential references. Control plane; the secrets themselves never pass through here."""
+"""Changes of credential references. Control plane; a sealed secret is `vault.sealing`'s."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from django.db import transaction
+
 from tokenhub.control.actors import Actor
 from vault.audit import add, alter, check_fields, remove
 from vault.models import Credential
+from vault.sealing import delete_secrets
 
 CREDENTIAL_FIELDS = ("name", "source", "reference", "weight", "enabled")
 
@@ -18,14 +21,17 @@ def create_credential(actor: Actor, *, provider: Any, **fields: Any) -> Credenti
 
 
 def update_credential(actor: Actor, credential: Credential, **changes: Any) -> Credential:
-    """Changes CREDENTIAL_FIELDS. Pointing it somewhere else makes it a new version."""
+    """Changes CREDENTIAL_FIELDS. Pointing it somewhere else makes it a new version, and deletes what was sealed for it."""
     before = Credential.objects.values_list("source", "reference").get(pk=credential.pk)
 
     def count_version(row: Credential) -> None:
         if (row.source, row.reference) != before:
             row.version += 1
 
-    return alter(actor, credential, changes, allowed=CREDENTIAL_FIELDS, check=count_version)
+    with transaction.atomic():
+        if changes.get("source", Credential.Source.VAULT) != Credential.Source.VAULT:
+            delete_secrets(actor, Credential.objects.filter(pk=credential.pk))
+        return alter(actor, credential, changes, allowed=CREDENTIAL_FIELDS, check=count_version)
 
 
 def renew_credential(actor: Actor, credential: Credential) -> Credential:
@@ -35,5 +41,7 @@ def renew_credential(actor: Actor, credential: Credential) -> Credential:
 
 
 def delete_credential(actor: Actor, credential: Credential) -> None:
-    """Deletes the reference."""
-    remove(actor, credential)
+    """Deletes the reference, and what is sealed for it. Raises VaultLocked for a sealed one while the vault is locked."""
+    with transaction.atomic():
+        delete_secrets(actor, Credential.objects.filter(pk=credential.pk))
+        remove(actor, credential)

@@ -91,6 +91,18 @@ class Credential(models.Model):
     def __str__(self) -> str:
         return f"{self.name} ({self.source})"
 
+    def audit_related(self) -> dict[str, Any]:
+        """What is sealed for it, without anything readable, and the manifest's counter, which never goes back."""
+        if self.source != self.Source.VAULT:
+            return {}
+        rows = self.sealed_secrets.order_by("-version", "origin")
+        sealed = [
+            {"version": row.version, "origin": row.origin, "fingerprint": row.fingerprint}
+            for row in rows.defer("record")
+        ]
+        counter = VaultManifest.objects.values_list("counter", flat=True).first()
+        return {"sealed": sealed, "manifest": counter} if sealed else {}
+
     def clean(self) -> None:
         """Raises ValidationError for a reference that its source does not allow."""
         if self.source in (self.Source.NONE, self.Source.VAULT):

@@ -70,8 +70,8 @@ def lock_vault(opened: OpenedVault) -> Vault:
 
 
 @contextmanager
-def changing_rows(opened: OpenedVault) -> Iterator[Vault]:
-    """A transaction around a change of sealed secrets; gives the vault's row, locked.
+def changing_rows(opened: OpenedVault, new_root: Root | None = None) -> Iterator[Vault]:
+    """A transaction around a change of sealed secrets; gives the vault's row, locked. `new_root` signs, where there is one.
 
     Raises VaultLocked, and RowsDiffer when the rows before are not what was signed last.
     """
@@ -85,7 +85,9 @@ def changing_rows(opened: OpenedVault) -> Iterator[Vault]:
             except DoesNotOpen:
                 raise RowsDiffer from None
         yield vault
-        sign(opened.root, manifest)
+        # Read again: what happened inside may have noted something in it.
+        manifest.refresh_from_db()
+        sign(new_root or opened.root, manifest)
 
 
 def sign(root: Root, manifest: VaultManifest) -> None:
