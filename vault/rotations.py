@@ -279,7 +279,7 @@ def _store_root(
             VaultDataKey.objects.filter(pk=version).update(wrapped=box)
         for slot in made.slots:
             VaultSlot.objects.filter(pk=slot.slot_id).update(document=write_slot(slot), changed_at=now)
-        VaultSlot.objects.filter(pk__in=made.dropped).delete()
+        VaultSlot.objects.exclude(pk__in=[slot.slot_id for slot in made.slots]).delete()
         vault.kept_subkeys = _keep_all(opened.root, made, vault.kept_subkeys)
         vault.root_check, vault.root_version = made.root_check, made.root.version
         vault.save(update_fields=["kept_subkeys", "root_check", "root_version"])
