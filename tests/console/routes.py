@@ -8,7 +8,7 @@ from typing import Any
 
 from django.urls import get_resolver
 
-_NAMED = re.compile(r"\(\?P<(\w+)>(?:\[[^\]]*\]\{1,18\}|\.\*|[\w|]+)\)")
+_NAMED = re.compile(r"\(\?P<(\w+)>(?:\[[^\]]*\]\{1,\d+\}|\.\*|[\w|]+)\)")
 
 
 def list_routes(resolver: Any = None, prefix: str = "") -> Iterator[str]:
@@ -36,6 +36,7 @@ API_MODELS = {
     "projects": "access.project",
     "api-keys": "access.apikey",
     "admin-tokens": "access.admintoken",
+    "vault": "vault.vaultslot",
     "audit": "vault.auditentry",
     "usage": "usage.usagerecord",
     "workers": "snapshots.workerstatus",
