@@ -105,7 +105,7 @@ def list_rows() -> list[ManifestRow]:
     """A line for each sealed secret, in order. The digest is over the record and every column that decides its use."""
     rows = [
         describe_row(TABLE, row.id, FIELD, row.row_version, _content(row))
-        for row in SealedSecret.objects.order_by().iterator()
+        for row in SealedSecret.objects.order_by()
     ]
     return sorted(rows)
 
