@@ -36,7 +36,6 @@ API_MODELS = {
     "projects": "access.project",
     "api-keys": "access.apikey",
     "admin-tokens": "access.admintoken",
-    "vault": "vault.vaultslot",
     "audit": "vault.auditentry",
     "usage": "usage.usagerecord",
     "workers": "snapshots.workerstatus",
