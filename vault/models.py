@@ -1,4 +1,4 @@
-"""References to credentials, and the audit trail. Control plane; no secret is stored here."""
+"""Credentials and the audit trail; the vault's own tables are in `vault.vault_models`. Control plane; no secret in the clear."""
 
 from __future__ import annotations
 
@@ -11,6 +11,33 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
 from vault.keyring import FILE_NAME_RULE, check_env_name, check_file_name
+from vault.vault_models import (
+    SealedSecret,
+    Vault,
+    VaultDataKey,
+    VaultGrant,
+    VaultManifest,
+    VaultSlot,
+    VaultTry,
+    VaultWorker,
+)
+
+# Django finds an app's models by way of this module.
+__all__ = [
+    "AppendOnly",
+    "AuditEntry",
+    "AuditQuerySet",
+    "Credential",
+    "SealedSecret",
+    "Vault",
+    "VaultDataKey",
+    "VaultGrant",
+    "VaultManifest",
+    "VaultSlot",
+    "VaultTry",
+    "VaultWorker",
+    "check_credential_name",
+]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]*", re.ASCII)
 
@@ -24,12 +51,13 @@ def check_credential_name(value: str) -> None:
 
 
 class Credential(models.Model):
-    """Where a provider's secret is found: an environment variable, a mounted file, or nowhere (no authentication)."""
+    """Where a provider's secret is found: the vault, an environment variable, a mounted file, or nowhere (no authentication)."""
 
     class Source(models.TextChoices):
         ENV = "env", "Environment variable"
         FILE = "file", "Mounted file"
         NONE = "none", "No credential"
+        VAULT = "vault", "Sealed in the vault"
 
     provider = models.ForeignKey("providers.Provider", on_delete=models.CASCADE, related_name="credentials")
     name = models.CharField(
@@ -63,11 +91,27 @@ class Credential(models.Model):
     def __str__(self) -> str:
         return f"{self.name} ({self.source})"
 
+    def audit_related(self) -> dict[str, Any]:
+        """What is sealed for it, without anything readable, and the manifest's counter, which never goes back."""
+        if self.source != self.Source.VAULT:
+            return {}
+        rows = self.sealed_secrets.order_by("-version", "origin")
+        sealed = [
+            {"version": row.version, "origin": row.origin, "fingerprint": row.fingerprint}
+            for row in rows.defer("record")
+        ]
+        counter = VaultManifest.objects.values_list("counter", flat=True).first()
+        return {"sealed": sealed, "manifest": counter} if sealed else {}
+
     def clean(self) -> None:
         """Raises ValidationError for a reference that its source does not allow."""
-        if self.source == self.Source.NONE:
+        if self.source in (self.Source.NONE, self.Source.VAULT):
             if self.reference:
-                raise ValidationError({"reference": "Leave the reference empty when there is no credential."})
+                raise ValidationError(
+                    {
+                        "reference": "Leave the reference empty: this source has none. A secret has a field of its own."
+                    }
+                )
             return
         try:
             if self.source == self.Source.ENV:
