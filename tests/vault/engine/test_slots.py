@@ -158,7 +158,7 @@ def test_wrong_passwords_never_open() -> None:
     assert [text for text in wrong if not refused(password(text), slot)] == []
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(st.text(min_size=1, max_size=40), st.text(min_size=1, max_size=40))
 def test_a_password_opens_its_own_slot_only(right: str, wrong: str) -> None:
     with random_root() as root, encode_password(right) as encoded, encode_password(wrong) as other:
@@ -261,9 +261,7 @@ def test_which_kinds_unlock_with_nobody_there() -> None:
 
 
 def test_slots_are_the_same_for_the_same_randomness() -> None:
-    for _, slot_secret in secrets():
-        if isinstance(slot_secret, KmsSecret):
-            continue
+    for slot_secret in (password(PASSWORD), key_secret()):
         with random_root() as root:
             assert slot_secret.wrap(root, "s", fill=Counted()) == slot_secret.wrap(root, "s", fill=Counted())
             assert slot_secret.wrap(root, "s").sealed != slot_secret.wrap(root, "s").sealed
