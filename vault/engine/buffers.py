@@ -33,8 +33,8 @@ def fill_random(view: memoryview) -> None:
             while done < len(view):
                 # A read of more than 256 bytes may be cut short by a signal.
                 done += source.readinto(view[done:]) or 0
-    except FileNotFoundError:
-        # A system without the device: the bytes object stays in memory until Python uses the place again.
+    except OSError:
+        # No device, or no descriptor left: this bytes object stays in memory until Python uses its place again.
         view[:] = os.urandom(len(view))
 
 
