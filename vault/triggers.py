@@ -28,7 +28,8 @@ def _sqlite(table: str, message: str, name: str, condition: str) -> tuple[str, s
 
 
 # `INSERT OR REPLACE` deletes without asking the triggers for DELETE; hence those for INSERT.
-_TAKEN = f"EXISTS (SELECT 1 FROM {TABLE} WHERE id = NEW.id OR seq = NEW.seq)"
+_TAKEN = f"EXISTS (SELECT 1 FROM {TABLE} WHERE id = NEW.id OR seq = NEW.seq)"  # noqa: S608 - the names are ours
+_HEAD_TAKEN = f"EXISTS (SELECT 1 FROM {HEAD})"  # noqa: S608
 _SQLITE_FIRST = (
     _sqlite(TABLE, MESSAGE, "update", f"UPDATE ON {TABLE}"),
     _sqlite(TABLE, MESSAGE, "delete", f"DELETE ON {TABLE}"),
@@ -37,7 +38,7 @@ _SQLITE_CHAIN = (
     _sqlite(TABLE, MESSAGE, "replace", f"INSERT ON {TABLE} WHEN {_TAKEN}"),
     _sqlite(HEAD, HEAD_MESSAGE, "update", f"UPDATE ON {HEAD} WHEN {_BACKWARDS}"),
     _sqlite(HEAD, HEAD_MESSAGE, "delete", f"DELETE ON {HEAD}"),
-    _sqlite(HEAD, HEAD_MESSAGE, "replace", f"INSERT ON {HEAD} WHEN EXISTS (SELECT 1 FROM {HEAD})"),
+    _sqlite(HEAD, HEAD_MESSAGE, "replace", f"INSERT ON {HEAD} WHEN {_HEAD_TAKEN}"),
 )
 
 
