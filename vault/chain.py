@@ -1,7 +1,7 @@
 """The audit trail's hash chain: how an entry is encoded, and what a walk along the chain finds wrong. Control plane; pure.
 
 Each entry's hash is SHA-256 over its canonical JSON, in which the hash of the entry before it stands. Whoever changes, removes,
-inserts or moves an entry must therefore write every later hash anew, and the last one is told at each start and may be kept elsewhere.
+inserts or moves an entry must therefore write every later hash anew; the last one is told at each start and may be kept elsewhere.
 """
 
 from __future__ import annotations
