@@ -7,8 +7,13 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from django.db.models import QuerySet
+from django.http import HttpRequest, StreamingHttpResponse
+from django.utils import timezone
+
+from tokenhub.control.streaming import stream_file
 from vault.models import AuditEntry
-from vault.trail import show
+from vault.trail import read_out, show
 
 COLUMNS = (
     "seq",
@@ -44,6 +49,13 @@ def neutralise(text: str) -> str:
     https://owasp.org/www-community/attacks/CSV_Injection
     """
     return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def export(request: HttpRequest, entries: QuerySet[AuditEntry], form: str) -> StreamingHttpResponse:
+    """A download of `entries` in `csv` or `jsonl`, oldest first."""
+    name = f"audit-{timezone.now():%Y%m%dT%H%M%SZ}.{form}"
+    lines = write_lines(form, read_out(entries))
+    return stream_file(request, lines, name=name, media_type=MEDIA_TYPES[form])
 
 
 def write_lines(form: str, entries: Iterable[AuditEntry]) -> Iterator[str]:

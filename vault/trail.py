@@ -8,12 +8,13 @@ would hold it and each other's rows crosswise, and Postgres would end one of the
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from django.db import transaction
+from django.db import DatabaseError, connection, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
@@ -23,6 +24,8 @@ from vault.models import AuditEntry, AuditHead
 
 CHUNK = 1_000
 """Entries read at once."""
+
+_RETRY_SECONDS = 5.0
 
 log = logging.getLogger("tokenhub.audit")
 
@@ -98,6 +101,20 @@ def _tell(entry: AuditEntry) -> None:
 def find_head() -> AuditHead | None:
     """Where the trail ends, without a lock; None before the first entry."""
     return AuditHead.objects.first()
+
+
+def tell_head_once(stop: threading.Event) -> None:
+    """Tells the log where the trail ends, as soon as the database answers: for a thread of its own at a process' start."""
+    while True:
+        try:
+            tell_head()
+            return
+        except DatabaseError as error:
+            log.debug("the end of the audit trail can't be read yet: %s", type(error).__name__)
+        finally:
+            connection.close()
+        if stop.wait(_RETRY_SECONDS):
+            return
 
 
 def tell_head() -> None:

@@ -126,6 +126,11 @@ def a_person_who_may(*permissions: str, username: str = "person") -> User:
     return person
 
 
+def count_changes() -> int:
+    """Entries of the audit trail that tell a change, not who came and was refused."""
+    return AuditEntry.objects.exclude(action__startswith="session.").exclude(action="page.refused").count()
+
+
 def sample_ids() -> dict[str, str]:
     """An existing id for each model that has pages, by `app_model`."""
     models = (
