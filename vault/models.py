@@ -107,7 +107,7 @@ class AuditEntry(models.Model):
         BOOTSTRAP = "bootstrap", "Bootstrap"
         SYSTEM = "system", "Tokenhub"
         COMMAND = "command", "Command"
-        ANONYMOUS = "anonymous", "Nobody signed in"
+        ANONYMOUS = "anonymous", "Not signed in"
 
     seq = models.PositiveBigIntegerField(
         unique=True, help_text="Its place in the trail: 1, 2, 3, … without a gap."

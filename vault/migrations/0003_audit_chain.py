@@ -62,7 +62,7 @@ class Migration(migrations.Migration):
                     ("bootstrap", "Bootstrap"),
                     ("system", "Tokenhub"),
                     ("command", "Command"),
-                    ("anonymous", "Nobody signed in"),
+                    ("anonymous", "Not signed in"),
                 ],
                 max_length=16,
             ),
