@@ -51,6 +51,8 @@ def test_the_list_shows_where_the_trail_ends(superuser: Client) -> None:
         ("object_type=access.team", 1),
         ("at_from_0=2000-01-01&at_from_1=00:00:00&at_to_0=2000-01-02&at_to_1=00:00:00", 0),
         ("at_from_0=2000-01-01&at_from_1=00:00:00&action=team.create", 1),
+        ("at_from_0=2000-01-01&action=team.create", 1),
+        ("at_to_0=2000-01-01&action=team.create", 0),
         ("q=Project+acme", 1),
         ("q=nothing-like-it", 0),
     ],
@@ -63,6 +65,12 @@ def test_lists_and_exports_are_filtered_alike(query: str, found: int, superuser:
     rows = list(csv.reader(io.StringIO(read(superuser.get(f"{LIST}export/csv/?{query}")))))
     assert rows[0] == list(COLUMNS)
     assert len(rows) == found + 1
+
+
+@pytest.mark.parametrize("odd", ["yesterday", "2000-13-01", "2000-01-01T00:00:00+01:00"])
+def test_a_time_that_is_none_filters_nothing_silently(odd: str, superuser: Client) -> None:
+    assert superuser.get(LIST, {"at_from_0": odd}).status_code == 302
+    assert superuser.get(f"{LIST}export/csv/", {"at_from_0": odd}).status_code == 302
 
 
 def test_exports_say_all_of_an_entry_and_hold_no_formulas(superuser: Client) -> None:
@@ -88,6 +96,7 @@ async def test_under_asgi_exports_are_made_while_they_are_sent(recwarn: pytest.W
     assert answer.is_async
     assert b"team.create" in b"".join([piece async for piece in answer])
     assert [warning for warning in recwarn if "iterator" in str(warning.message)] == []
+    await sync_to_async(lambda: connection.close())()  # that thread's own
 
 
 def test_the_page_verifies_and_names_the_break(superuser: Client) -> None:
