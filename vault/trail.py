@@ -19,6 +19,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from tokenhub.control.actors import Actor
+from tokenhub.core.errors import InternalError
 from vault.chain import CONTENT, GENESIS, Break, Link, Walk, digest_of, normalise
 from vault.models import AuditEntry, AuditHead
 
@@ -30,7 +31,7 @@ _RETRY_SECONDS = 5.0
 log = logging.getLogger("tokenhub.audit")
 
 
-class TrailBroken(Exception):
+class TrailBroken(InternalError):
     """The head row is gone though there are entries: nothing is appended, and so nothing changed, until that is looked into."""
 
 
@@ -43,7 +44,7 @@ def hold_trail() -> AuditHead:
     head = heads.first()
     if head is None:
         if AuditEntry.objects.exists():
-            raise TrailBroken("the audit trail's head row is missing; run `manage.py audit verify`")
+            raise TrailBroken("the audit trail's head row is missing", hint="run `manage.py audit verify`")
         AuditHead.objects.bulk_create([AuditHead(hash=GENESIS)], ignore_conflicts=True)
         head = heads.get()
     return head

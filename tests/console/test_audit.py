@@ -256,6 +256,17 @@ def test_failed_sign_ins_of_one_address_are_bounded_and_the_rest_is_counted(db: 
     assert AuditEntry.objects.count() == 5
 
 
+def test_a_flood_of_failed_sign_ins_does_not_reach_the_trail(
+    db: None, django_assert_num_queries: Any
+) -> None:
+    quota = Quota(FAILED, (Window(60, 3, 100),), Clock())
+    for _ in range(4):
+        record_failure(quota, "someone", "203.0.113.9")
+    with django_assert_num_queries(20):  # whether there is such a user, each time
+        for _ in range(20):
+            record_failure(quota, "someone", "203.0.113.9")
+
+
 def test_failed_sign_ins_of_many_addresses_are_bounded_in_all(db: None) -> None:
     clock = Clock()
     quota = Quota(FAILED, (Window(3600, 3, 10),), clock)
