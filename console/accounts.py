@@ -12,6 +12,7 @@ from django.utils import timezone
 from signin.actions import end_sessions
 from tokenhub.control.actors import Actor
 from vault.audit import record
+from vault.trail import hold_trail
 
 Account = User | Group
 
@@ -39,6 +40,7 @@ def _names(permissions: Any) -> list[str]:
 def write_account(actor: Actor, verb: str, account: Account, write: Callable[[], None]) -> None:
     """Runs `write`, which saves or deletes the account, and records what differs, in one transaction."""
     with transaction.atomic():
+        hold_trail()
         before = describe_account(type(account).objects.get(pk=account.pk)) if account.pk else None
         key = account.pk
         write()

@@ -23,6 +23,7 @@ from django.db import OperationalError, connection, transaction
 from access.actions import create_api_key
 from access.models import ApiKey
 from console.declare import apply_declaration
+from console.roles import ensure_roles
 from providers.actions import create_endpoint, create_model, create_provider
 from providers.adapters.registry import get_adapter
 from providers.discovery import apply_discovery, discover_models
@@ -102,6 +103,7 @@ def run_bootstrap(
         # One transaction: all of it or nothing, and one published revision.
         with transaction.atomic():
             _ensure_administrator(settings, report)
+            report.lines += ensure_roles(actor)
             if settings.simulated_provider:
                 _ensure_simulated(actor, report)
             _ensure_vendors(actor, environment, report)

@@ -41,6 +41,7 @@ from tokenhub.environment import TokenhubSettings  # noqa: E402
 from usage.drain import Drainer  # noqa: E402
 from usage.journal import Journal  # noqa: E402
 from vault.keyring import Keyring  # noqa: E402
+from vault.trail import tell_head_once  # noqa: E402
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -102,7 +103,11 @@ class DataPlane:
         shared = SharedCounts(options.data_dir / "metrics", host)
         await asyncio.to_thread(shared.retire)
         self._worker.start(shared)
-        for name, run in (("subscriber", subscriber.run), ("drainer", self._drainer.run)):
+        for name, run in (
+            ("subscriber", subscriber.run),
+            ("drainer", self._drainer.run),
+            ("audit", tell_head_once),
+        ):
             thread = threading.Thread(target=run, args=(self._stop,), name=f"tokenhub-{name}", daemon=True)
             thread.start()
             self._threads.append(thread)

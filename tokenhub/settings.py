@@ -65,6 +65,7 @@ MIDDLEWARE = [
     "signin.sessions.SessionLimits",
     "signin.requirement.SecondFactorRequirement",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "console.sessions.RefusalMiddleware",
     "django_prometheus.middleware.PrometheusAfterMiddleware",
     "axes.middleware.AxesMiddleware",
 ]
