@@ -40,7 +40,7 @@ TENANTS = ("access.team", "access.project", "access.apikey")
 USAGE = ("usage.usagerecord", "usage.price")
 RUNNING = ("snapshots.configrevision", "snapshots.workerstatus")
 
-VAULT_ACTIONS = frozenset({"vault.manage_vault", "vault.unlock_vault", "vault.replace_credential_secret"})
+VAULT_ACTIONS = frozenset({"vault.manage_vault", "vault.unlock_vault", "vault.view_vault"})
 """What is done with the vault itself. A permission that no model declares yet is given once one does."""
 
 ROLES: dict[str, frozenset[str]] = {
