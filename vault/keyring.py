@@ -104,6 +104,11 @@ class Keyring:
         try:
             if source == "env":
                 opened = _Opened(self._read_env(reference), 0.0, None)
+            elif source == "vault":
+                raise CredentialUnavailable(
+                    "the credential is sealed in the vault, which the workers of this version do not open",
+                    hint="use an environment variable or a mounted file as its source",
+                )
             else:
                 opened = self._read_file(reference, self._opened.get(key))
         except CredentialUnavailable:
