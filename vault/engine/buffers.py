@@ -134,7 +134,8 @@ class SecretBuffer:
         return True
 
     def __repr__(self) -> str:
-        return f"SecretBuffer({'wiped' if self._wiped else f'{len(self._bytes)} bytes'})"
+        # Not even the length: it may be a password's.
+        return f"SecretBuffer({'wiped' if self._wiped else '…'})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a secret is not pickled or copied by accident; use copy_of")

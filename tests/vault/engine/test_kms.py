@@ -10,12 +10,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.vault.engine.vault_cast import VAULT, random_root, secret
+from tests.vault.engine.vault_cast import VAULT, key_secret, random_root, secret
 from vault.engine.aws_kms import AwsCredentials, AwsKms, HttpRequest, HttpResponse, parse_blob, sign_request
 from vault.engine.buffers import SecretBuffer
 from vault.engine.errors import DoesNotOpen, KmsFailed
 from vault.engine.kms import SoftwareKms
-from vault.engine.slots import KmsSecret, Slot, kms_context
+from vault.engine.slots import KmsSecret, PasswordSecret, Slot, kms_context
 
 ARN = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 NOW = datetime(2015, 8, 30, 12, 36, tzinfo=UTC)
@@ -200,3 +200,23 @@ def test_the_stand_in_binds_key_and_context() -> None:
             other.unwrap(wrapped, context)
     with pytest.raises(ValueError, match="32 bytes"):
         SoftwareKms("k", secret(b"short"))
+
+
+def test_a_slot_of_another_kind_is_refused_before_anything_is_asked_or_computed() -> None:
+    service = FakeAws()
+    peppered = PasswordSecret(secret(b"pw"), SecretBuffer.random())
+    with random_root() as root:
+        kms_slot, key_slot = KmsSecret(aws(service)).wrap(root, "s"), key_secret().wrap(root, "k")
+        plain = PasswordSecret(secret(b"pw")).wrap(root, "p")
+    asked = len(service.requests)
+    for slot_secret, slot in (
+        (KmsSecret(aws(service)), key_slot),
+        (KmsSecret(aws(service)), msgspec.structs.replace(kms_slot, kdf="none")),
+        (PasswordSecret(secret(b"pw")), kms_slot),
+        (peppered, plain),
+        (key_secret(), kms_slot),
+    ):
+        with pytest.raises(DoesNotOpen) as caught:
+            slot_secret.unwrap(slot)
+        assert caught.value.reason == "kind"
+    assert len(service.requests) == asked
