@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.utils import timezone
-from playwright.sync_api import Page
+from playwright.sync_api import Page, Route
 
 from tests.console.browser import in_browser
 from tests.console.test_accessibility import ALL_RULES, COLOURS, PACKAGES, list_grave
@@ -63,6 +63,22 @@ def test_a_second_factor_is_set_up_and_used(live_server: Any, transactional_db: 
     title, heard = in_browser(live_server.url, "", work)
     assert title.strip().startswith("Overview")
     assert heard == []
+
+
+def test_the_first_field_has_the_focus_however_late_the_scripts_come(
+    live_server: Any, transactional_db: None
+) -> None:
+    def work(page: Page) -> str:
+        def wait(route: Route) -> None:
+            page.wait_for_timeout(700)
+            route.continue_()
+
+        page.route("**/alpine-csp-*.js", wait)
+        page.goto("/admin/login/")
+        page.locator("#id_username:focus").fill("anna", timeout=5_000)
+        return page.input_value("#id_username")
+
+    assert in_browser(live_server.url, "", work) == "anna"
 
 
 @pytest.mark.parametrize("width", [1280, 390])
