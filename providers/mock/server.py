@@ -121,7 +121,7 @@ class MockProvider:
             raise ValueError(f"no fault is called {fault!r}")
         self.app.schedule.add(found, count, path, model)
 
-    async def until(self, holds: Callable[[dict[str, Any]], bool], seconds: float = 5.0) -> dict[str, Any]:
+    async def until(self, holds: Callable[[dict[str, Any]], bool], seconds: float = 30.0) -> dict[str, Any]:
         """The stats as soon as `holds(stats)`; raises TimeoutError after `seconds`."""
         async with asyncio.timeout(seconds):
             while not holds(seen := self.stats()):  # noqa: ASYNC110  # the condition is the caller's own

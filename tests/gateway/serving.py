@@ -48,7 +48,7 @@ class RunningGateway:
                     finals.append(record)
         return intents, finals
 
-    async def settled(self, count: int, seconds: float = 5.0) -> list[AttemptFinal]:
+    async def settled(self, count: int, seconds: float = 30.0) -> list[AttemptFinal]:
         """The finals, once there are `count` of them and every intent has its own."""
         deadline = asyncio.get_running_loop().time() + seconds
         while True:

@@ -225,12 +225,13 @@ async def test_a_slow_provider_does_not_slow_calls_to_another(
     mock: MockProvider, http: httpx.AsyncClient, tmp_path: Path
 ) -> None:
     stuck, fine = a_provider("stuck", "openai", mock.port), a_provider("fine", "openai", mock.port)
-    stuck = replace(stuck, timeouts=TimeoutsSpec(1, 5, 5, 10))
+    stuck = replace(stuck, timeouts=TimeoutsSpec(60, 60, 60, 120))
     models = (a_model(stuck, "stuck", "model@silent"), a_model(fine, "fine", "model"))
     key, text = a_key()
     snapshot = a_snapshot(providers=(stuck, fine), models=models, keys=(key,))
-    async with running_gateway(snapshot, tmp_path) as gateway:
-        waiting = [asyncio.create_task(read_until_closed(gateway, text)) for _ in range(100)]
+    async with many_connections() as callers, running_gateway(snapshot, tmp_path) as gateway:
+        asked = [call(callers, gateway, text, "openai", a_body("openai", "stuck")) for _ in range(100)]
+        waiting = [asyncio.create_task(asking) for asking in asked]
         await mock.until(lambda stats: stats["connections"]["open"] >= 100)
         answers = [await call(http, gateway, text, "openai", a_body("openai", "fine")) for _ in range(20)]
         assert {answer.status for answer in answers} == {200}
@@ -240,8 +241,6 @@ async def test_a_slow_provider_does_not_slow_calls_to_another(
         await gateway.settled(120)
 
 
-async def read_until_closed(gateway: RunningGateway, key: str) -> None:
-    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
-        await client.post(
-            gateway.origin + PATHS["openai"], json=a_body("openai", "stuck"), headers=a_head("openai", key)
-        )
+def many_connections() -> httpx.AsyncClient:
+    """A client that opens as many connections as there are calls."""
+    return httpx.AsyncClient(trust_env=False, timeout=120, limits=httpx.Limits(max_connections=None))

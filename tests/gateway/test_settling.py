@@ -268,17 +268,30 @@ async def test_a_call_that_the_total_deadline_ends_without_an_answer_is_booked_i
     stream: bool, heartbeat: float, http: httpx.AsyncClient, tmp_path: Path
 ) -> None:
     async with serve(silent) as raw:
-        snapshot, key = one_model(
-            raw.port, "openai", heartbeat=heartbeat, timeouts=TimeoutsSpec(5, 5, 5, 0.6)
+        hasty = a_provider(
+            "only", "openai", raw.port, heartbeat=heartbeat, timeouts=TimeoutsSpec(60, 60, 60, 1)
         )
+        patient = a_provider("patient", "openai", raw.port, timeouts=TimeoutsSpec(60, 60, 60, 120))
+        key, text = a_key()
+        models = (a_model(hasty, "work"), a_model(patient, "holds"))
+        snapshot = a_snapshot(providers=(hasty, patient), models=models, keys=(key,))
         async with running_gateway(snapshot, tmp_path, max_connections_per_origin=1) as gateway:
             body = a_body("openai", "work", stream=stream)
-            asking = [asyncio.create_task(call(http, gateway, key, "openai", body)) for _ in range(2)]
-            answers = await asyncio.gather(*asking)
-            assert all("total" in answer.raw.decode() for answer in answers)
-            assert sorted(map(how_booked, await gateway.settled(2))) == [SENT, NOT_SENT], (
-                "the second never got a place in the pool"
-            )
+            assert "total" in (await call(http, gateway, text, "openai", body)).raw.decode()
+            (sent,) = await gateway.settled(1)
+            assert how_booked(sent) == SENT
+
+            held = call(http, gateway, text, "openai", a_body("openai", "holds"))
+            holding = asyncio.create_task(held)
+            while raw.requests < 2:
+                await asyncio.sleep(0.01)
+            # The only place in the pool is taken, so that this one is never sent.
+            assert "total" in (await call(http, gateway, text, "openai", body)).raw.decode()
+            holding.cancel()
+            finals = {final.attempt_id: final for final in await gateway.settled(3)}
+            del finals[sent.attempt_id]
+            (unsent,) = [final for final in finals.values() if final.outcome != "cancelled"]
+            assert how_booked(unsent) == NOT_SENT
 
 
 async def test_a_caller_who_leaves_before_his_call_was_sent_is_booked_with_nothing(tmp_path: Path) -> None:
