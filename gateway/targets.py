@@ -13,7 +13,7 @@ from providers.adapters.registry import get_adapter
 from routing.engine.plan import Candidate, Plan, choose_endpoint, draw_order
 from tokenhub.core.errors import InvalidRequest, TokenhubError
 from tokenhub.core.records import record
-from tokenhub.core.specs import CredentialSpec, EndpointSpec, ModelSpec
+from tokenhub.core.specs import CredentialSpec, EndpointSpec, ModelSpec, ProviderSpec
 from vault.keyring import Keyring
 
 _NO_CREDENTIAL = CredentialSpec(id="", name="none", source="none")
@@ -39,6 +39,7 @@ class TargetPicker:
         self._rng = rng
         self._tried_endpoints: set[str] = set()
         self._spent_credentials: set[str] = set()
+        self._closed: set[tuple[str, str]] = set()
         self._spent_candidates: set[str] = set()
         self._smallest_context = 0
         self.unusable: list[tuple[str, str]] = []
@@ -80,14 +81,19 @@ class TargetPicker:
         return not too_small and model.id not in self._spent_candidates
 
     def _choose(self, candidate: Candidate, *, healthy_only: bool) -> Choice | None:
-        endpoint = self._choose_endpoint(candidate, healthy_only=healthy_only)
-        if endpoint is None:
-            return None
-        found = self._choose_credential(candidate, healthy_only=healthy_only)
-        if found is None:
-            return None
-        credential, secret = found
         provider = candidate.provider
+        while True:
+            endpoint = self._choose_endpoint(candidate, healthy_only=healthy_only)
+            if endpoint is None:
+                return None
+            found = self._choose_credential(candidate, endpoint.origin, healthy_only=healthy_only)
+            if found is not None:
+                break
+            if not self._is_closed(provider, endpoint):
+                return None
+            # No credential may go there, which says nothing of the provider's other endpoints.
+            self._tried_endpoints.add(endpoint.id)
+        credential, secret = found
         target = Target(provider, candidate.model, endpoint, secret)
         return Choice(candidate, get_adapter(provider.kind), target, credential)
 
@@ -108,13 +114,20 @@ class TargetPicker:
             self._rng(),
         )
 
+    def _is_closed(self, provider: ProviderSpec, endpoint: EndpointSpec) -> bool:
+        """Whether no credential is left for an endpoint, and one of them since it may not go there or did not open."""
+        closed = [(credential.id, endpoint.origin) in self._closed for credential in provider.credentials]
+        spent = [credential.id in self._spent_credentials for credential in provider.credentials]
+        return any(closed) and all(one or other for one, other in zip(closed, spent, strict=True))
+
     def _choose_credential(
-        self, candidate: Candidate, *, healthy_only: bool
+        self, candidate: Candidate, origin: str, *, healthy_only: bool
     ) -> tuple[CredentialSpec, str] | None:
         pool = [
             credential
             for credential in candidate.provider.credentials or (_NO_CREDENTIAL,)
             if credential.id not in self._spent_credentials
+            and (not self._closed or (credential.id, origin) not in self._closed)
             and (not healthy_only or self._board.credential_usable(credential.id, candidate.model.id))
         ]
         while pool:
@@ -122,10 +135,10 @@ class TargetPicker:
             if credential.source == "none":
                 return credential, ""
             try:
-                return credential, self._keyring.get_secret(credential)
+                return credential, self._keyring.get_secret(credential, origin)
             except TokenhubError as error:
                 self.unusable.append((candidate.provider.name, error.message))
-                self._spent_credentials.add(credential.id)
+                self._closed.add((credential.id, origin))
                 pool.remove(credential)
         return None
 

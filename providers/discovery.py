@@ -96,7 +96,8 @@ def discover_models(
     )
     if not spec.endpoints:
         raise InvalidRequest(f"provider {spec.name} has no enabled endpoint", hint="add one, or enable one")
-    secret = keyring.get_secret(spec.credentials[0]) if spec.credentials else ""
+    origin = spec.endpoints[0].origin
+    secret = keyring.get_secret(spec.credentials[0], origin) if spec.credentials else ""
     body = _fetch_list(spec, secret, transport, clock)
     return compare_models(provider, _read_list(spec, body))
 

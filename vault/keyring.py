@@ -9,23 +9,38 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from tokenhub.core.errors import ServiceError
 from tokenhub.core.specs import CredentialSpec
+from vault.engine.origins import origin_of
 
 ENV_PREFIX = "TOKENHUB_CRED_"
-KNOWN_ENV_NAMES = frozenset({"OPENAI_API_KEY", "ANTHROPIC_API_KEY", "VLLM_API_KEY"})
+ORIGIN_SUFFIX = "__ORIGIN"
+"""Ends the name of the variable that says where another one's secret may go: one origin, or several with commas."""
+ORIGIN_FILE_SUFFIX = ".origin"
+"""Ends the name of the file that says the same of the file beside it."""
+KNOWN_ORIGINS = {
+    "OPENAI_API_KEY": "https://api.openai.com",
+    "ANTHROPIC_API_KEY": "https://api.anthropic.com",
+    "VLLM_API_KEY": "http://localhost:8000",
+}
+"""Where the secrets of the well-known variables go unless `NAME__ORIGIN` says otherwise: their adapters' default origins."""
+BASE_URLS = {"VLLM_API_KEY": "VLLM_BASE_URL"}
+"""The variable that names a server of one's own, which the well-known one's secret goes to."""
+KNOWN_ENV_NAMES = frozenset(KNOWN_ORIGINS)
 ENV_NAME_RULE = (
     f"Name an environment variable: {ENV_PREFIX} and then capital letters, digits or underscores, "
     f"or one of {', '.join(sorted(KNOWN_ENV_NAMES))}."
 )
 FILE_NAME_RULE = (
     "Name a file below the credentials directory by its relative path: letters, digits and . _ - in each part, "
-    "no '..', no leading slash."
+    f"no '..', no leading slash, not ending in {ORIGIN_FILE_SUFFIX}."
 )
 MAX_SECRET_BYTES = 16_384
 _ENV_NAME = re.compile(rf"{ENV_PREFIX}[A-Z0-9_]+", re.ASCII)
+_Mark = tuple[int, int, int]
 _FILE_NAME = re.compile(r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*", re.ASCII)
 
 
@@ -39,28 +54,30 @@ class CredentialUnavailable(ServiceError):
 
 def check_env_name(name: str) -> None:
     """Raises ValueError unless `name` is a variable that may hold a credential. The message never repeats it."""
-    if name not in KNOWN_ENV_NAMES and _ENV_NAME.fullmatch(name) is None:
+    if name not in KNOWN_ENV_NAMES and (_ENV_NAME.fullmatch(name) is None or name.endswith(ORIGIN_SUFFIX)):
         raise ValueError(ENV_NAME_RULE)
 
 
 def check_file_name(name: str) -> None:
     """Raises ValueError unless `name` is a relative path that stays below its directory. The message never repeats it."""
     parts = name.split("/")
-    if _FILE_NAME.fullmatch(name) is None or "." in parts or ".." in parts:
+    bad = "." in parts or ".." in parts or name.endswith(ORIGIN_FILE_SUFFIX)
+    if _FILE_NAME.fullmatch(name) is None or bad:
         raise ValueError(FILE_NAME_RULE)
 
 
 @dataclass(slots=True)
 class _Opened:
-    """A secret in memory: its value, when it is looked at again (monotonic seconds), and the file's mark."""
+    """A secret in memory: its value, where it may go, when it is looked at again (monotonic seconds), the file's mark."""
 
     value: str
+    origins: frozenset[str]
     check_at: float
-    mark: tuple[int, int, int] | None
+    mark: _Mark | None
 
 
 class Keyring:
-    """The secrets behind credential references, opened when first asked for.
+    """The secrets behind credential references, opened when first asked for, each for the origins it is bound to.
 
     A file is looked at again at most every `recheck_seconds`, and read again when it changed (a rotated mount); one that
     vanished or broke meanwhile fails then. `clock` is monotonic seconds. Threads may share a keyring.
@@ -84,33 +101,47 @@ class Keyring:
     def __repr__(self) -> str:
         return f"Keyring({len(self._opened)} opened)"
 
-    def get_secret(self, credential: CredentialSpec) -> str:
-        """The secret's value, "" for the source `none`. Raises CredentialUnavailable, naming the reference only."""
+    def get_secret(self, credential: CredentialSpec, origin: str) -> str:
+        """The secret's value, to be sent to that origin and nowhere else; "" for the source `none`.
+
+        `origin` is an endpoint's. Raises CredentialUnavailable, naming the reference only; also where the secret is bound
+        to another origin, or to none.
+        """
         source = credential.source
         if source == "none":
             return ""
         opened = self._opened.get((source, credential.reference))
-        if opened is not None and (opened.mark is None or self._clock() < opened.check_at):
-            return opened.value
-        with self._lock:
-            return self._open(source, credential.reference)
+        if opened is None or (opened.mark is not None and self._clock() >= opened.check_at):
+            with self._lock:
+                opened = self._open(source, credential.reference)
+        if _spell(origin) not in opened.origins:
+            raise _not_bound(source, credential.reference, origin, opened.origins)
+        return opened.value
+
+    def get_unbound(self, credential: CredentialSpec) -> str:
+        """The value of what is sent nowhere: an API key that a declaration refers to. Raises CredentialUnavailable."""
+        if credential.source == "env":
+            return self._read_env(credential.reference)
+        return self._read_file(credential.reference, None)[0]
 
     def list_values(self) -> tuple[str, ...]:
         """Every value opened so far, for a redactor. Never to be shown."""
         return tuple(opened.value for opened in tuple(self._opened.values()))
 
-    def _open(self, source: str, reference: str) -> str:
+    def _open(self, source: str, reference: str) -> _Opened:
         key = (source, reference)
         try:
             if source == "env":
-                opened = _Opened(self._read_env(reference), 0.0, None)
+                opened = _Opened(self._read_env(reference), self._read_env_origins(reference), 0.0, None)
             else:
-                opened = self._read_file(reference, self._opened.get(key))
+                value, mark = self._read_file(reference, self._opened.get(key))
+                check_at = self._clock() + self._recheck_seconds
+                opened = _Opened(value, self._read_file_origins(reference), check_at, mark)
         except CredentialUnavailable:
             self._opened.pop(key, None)
             raise
         self._opened[key] = opened
-        return opened.value
+        return opened
 
     def _read_env(self, name: str) -> str:
         try:
@@ -127,44 +158,104 @@ class Keyring:
             )
         return _check_value(value, f"the environment variable {name}")
 
-    def _read_file(self, name: str, before: _Opened | None) -> _Opened:
-        path = self._locate(name)
-        shown = f"the credential file {name}"
-        try:
-            # One descriptor for mark and content, so that a swap in between can't mix two files.
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            with open(descriptor, "rb") as file:
-                status = os.fstat(descriptor)
-                mark = (status.st_mtime_ns, status.st_ino, status.st_size)
-                if before is not None and before.mark == mark:
-                    return _Opened(before.value, self._clock() + self._recheck_seconds, mark)
-                if not stat.S_ISREG(status.st_mode):
-                    raise CredentialUnavailable(f"{shown} is not a regular file")
-                content = file.read(MAX_SECRET_BYTES + 1)
-        except OSError as error:
-            raise CredentialUnavailable(
-                f"{shown} can't be read: {os.strerror(error.errno or 0)}",
-                hint="mount it below the credentials directory",
-            ) from error
-        try:
-            text = content.decode("utf-8")
-        except UnicodeDecodeError:
-            # `from None`: the decoding error carries the bytes.
-            raise CredentialUnavailable(f"{shown} is not UTF-8 text") from None
-        return _Opened(_check_value(text, shown), self._clock() + self._recheck_seconds, mark)
+    def _read_env_origins(self, name: str) -> frozenset[str]:
+        variable = name + ORIGIN_SUFFIX
+        text = self._environ.get(variable, "")
+        if not text and name in KNOWN_ORIGINS:
+            variable = BASE_URLS.get(name, name)
+            text = (name in BASE_URLS and self._environ.get(variable, "")) or KNOWN_ORIGINS[name]
+        return _parse_origins(text, f"the environment variable {variable}")
 
-    def _locate(self, name: str) -> Path:
-        """The real path, after symbolic links, of a file below the credentials directory."""
+    def _read_file(self, name: str, before: _Opened | None) -> tuple[str, _Mark]:
+        shown = f"the credential file {name}"
         try:
             check_file_name(name)
         except ValueError as error:
             raise CredentialUnavailable(
                 "a credential's reference is not a file's name", hint=str(error)
             ) from None
+        try:
+            content, mark = self._read_below(name, shown, None if before is None else before.mark)
+        except OSError as error:
+            raise CredentialUnavailable(
+                f"{shown} can't be read: {os.strerror(error.errno or 0)}",
+                hint="mount it below the credentials directory",
+            ) from error
+        if content is None and before is not None:
+            return before.value, mark
+        return _check_value(_decode(content or b"", shown), shown), mark
+
+    def _read_file_origins(self, name: str) -> frozenset[str]:
+        """What the file beside it says; none without one."""
+        shown = f"the file {name}{ORIGIN_FILE_SUFFIX}"
+        try:
+            content, _ = self._read_below(name + ORIGIN_FILE_SUFFIX, shown, None)
+        except FileNotFoundError:
+            return frozenset()
+        except OSError as error:
+            raise CredentialUnavailable(f"{shown} can't be read: {os.strerror(error.errno or 0)}") from error
+        return _parse_origins(_decode(content or b"", shown), shown)
+
+    def _read_below(self, name: str, shown: str, before: _Mark | None) -> tuple[bytes | None, _Mark]:
+        """A file's content and mark; None for the content where the mark is as before. Raises OSError."""
+        path = self._locate(name)
+        # One descriptor for mark and content, so that a swap in between can't mix two files.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            mark = (status.st_mtime_ns, status.st_ino, status.st_size)
+            if mark == before:
+                return None, mark
+            if not stat.S_ISREG(status.st_mode):
+                raise CredentialUnavailable(f"{shown} is not a regular file")
+            return file.read(MAX_SECRET_BYTES + 1), mark
+
+    def _locate(self, name: str) -> Path:
+        """The real path, after symbolic links, of a file below the credentials directory."""
         path = Path(os.path.realpath(self._directory / name))
         if not path.is_relative_to(os.path.realpath(self._directory)):
             raise CredentialUnavailable(f"the credential file {name} leads out of the credentials directory")
         return path
+
+
+@lru_cache(maxsize=4096)
+def _spell(origin: str) -> str:
+    """An endpoint's origin in the one spelling; "" for one that no secret can be bound to (a name outside of ASCII)."""
+    try:
+        return origin_of(origin)
+    except ValueError:
+        return ""
+
+
+def _parse_origins(text: str, shown: str) -> frozenset[str]:
+    """One origin or several with commas. Raises CredentialUnavailable for what is none."""
+    try:
+        return frozenset(origin_of(part.strip()) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise CredentialUnavailable(
+            f"{shown} holds something that is no origin",
+            hint=f"{error}; write https://api.example.com, several with commas",
+        ) from None
+
+
+def _not_bound(source: str, reference: str, origin: str, origins: frozenset[str]) -> CredentialUnavailable:
+    """The refusal that names what to set. The endpoint's origin is in the hint only, which callers don't see."""
+    if source == "env":
+        what, where = f"the environment variable {reference}", reference + ORIGIN_SUFFIX
+        hint = f"set {where} to {origin} (several with commas) and restart"
+    else:
+        what, where = f"the credential file {reference}", f"the file {reference}{ORIGIN_FILE_SUFFIX}"
+        hint = f"write {origin} into {where} beside it (several with commas)"
+    why = "does not name this endpoint's origin" if origins else "is missing or empty"
+    return CredentialUnavailable(f"{what} may not be sent here: {where} {why}", hint=hint)
+
+
+def _decode(content: bytes, shown: str) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        # `from None`: the decoding error carries the bytes.
+        raise CredentialUnavailable(f"{shown} is not UTF-8 text") from None
 
 
 def _check_value(text: str, shown: str) -> str:
