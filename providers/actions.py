@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
+from django.db import transaction
+
 from providers.models import Endpoint, Model, Provider
 from tokenhub.control.actors import Actor
 from tokenhub.core.errors import Conflict
 from vault.audit import add, alter, check_fields, remove
+from vault.models import Credential
+from vault.sealing import delete_secrets
 
 PROVIDER_FIELDS = (
     "name",
@@ -69,8 +73,13 @@ def update_provider(actor: Actor, provider: Provider, **changes: Any) -> Provide
 
 
 def delete_provider(actor: Actor, provider: Provider) -> None:
-    """Deletes it with its endpoints, models and credentials. Raises Conflict while an alias uses one of its models."""
-    remove(actor, provider)
+    """Deletes it with its endpoints, models and credentials. Raises Conflict while an alias uses one of its models.
+
+    Raises VaultLocked where a key is sealed for it and the vault is locked.
+    """
+    with transaction.atomic():
+        delete_secrets(actor, Credential.objects.filter(provider=provider))
+        remove(actor, provider)
 
 
 def create_endpoint(actor: Actor, *, provider: Provider, **fields: Any) -> Endpoint:

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.db.models import OuterRef, QuerySet, Subquery
 from django.db.models.functions import Now
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.decorators import action
 from rest_framework.request import Request
@@ -20,6 +20,7 @@ from tokenhub.control.api import WritableViewSet
 from usage.actions import set_price
 from usage.api import PriceSerializer
 from usage.models import Price
+from vault.sealing import consequences_of_url
 
 
 class ProviderSerializer(serializers.ModelSerializer[Provider]):
@@ -81,6 +82,12 @@ class ReportSerializer(serializers.Serializer[Any]):
     milliseconds = serializers.IntegerField()
     message = serializers.CharField()
     models = serializers.IntegerField()
+
+
+class ConsequencesSerializer(serializers.Serializer[Any]):
+    """Sentences to show before a change; none: it changes nothing for sealed keys."""
+
+    consequences = serializers.ListField(child=serializers.CharField())
 
 
 class AppliedSerializer(serializers.Serializer[Any]):
@@ -159,6 +166,15 @@ class EndpointViewSet(WritableViewSet):
     filterset_fields = ("provider", "enabled", "draining")
     search_fields = ("url",)
     ordering_fields = ("id", "url", "weight")
+    permissions_by_action = {"consequences": ("providers.view_endpoint", "vault.view_credential")}
+
+    @extend_schema(parameters=[OpenApiParameter("url", str, required=True)], responses=ConsequencesSerializer)
+    @action(detail=True, methods=["get"])
+    def consequences(self, request: Request, pk: str) -> Response:
+        """What another URL would do to sealed keys, before it is saved."""
+        row = self.get_object()
+        url = request.query_params.get("url", row.url)
+        return Response({"consequences": consequences_of_url(row, url)})
 
     def do_create(self, data: dict[str, Any]) -> Endpoint:
         return actions.create_endpoint(self.actor, **data)

@@ -23,13 +23,15 @@ from tokenhub.core.specs import (
     KeySpec,
     ModelSpec,
     ProviderSpec,
+    SealedSpec,
     Snapshot,
     TimeoutsSpec,
 )
 from usage.prices import find_next_change, list_current_prices
-from vault.models import Credential
+from vault.models import Credential, SealedSecret, Vault
 
 _PORTS = {"http": 80, "https": 443}
+NOTHING_SEALED: Mapping[int, tuple[SealedSpec, ...]] = {}
 
 
 def compile_snapshot(now: datetime) -> Snapshot:
@@ -38,7 +40,7 @@ def compile_snapshot(now: datetime) -> Snapshot:
     Left out: disabled providers (with their models), endpoints, credentials and models; keys that are disabled, revoked,
     expired, without a live secret, or whose team or project is disabled. An alias keeps the targets that remain.
     """
-    providers = _compile_providers()
+    providers = _compile_providers(_compile_sealed(now))
     models = _compile_models({provider.id for provider in providers}, list_current_prices(now))
     return Snapshot(
         revision=0,
@@ -47,6 +49,7 @@ def compile_snapshot(now: datetime) -> Snapshot:
         models=models,
         aliases=_compile_aliases({model.id for model in models}),
         keys=_compile_keys(now),
+        vault_id=Vault.objects.values_list("vault_id", flat=True).first() or "",
     )
 
 
@@ -55,21 +58,32 @@ def find_due(snapshot: Snapshot, now: datetime) -> datetime | None:
     moment = now.timestamp()
     ends = [key.expires_at for key in snapshot.keys]
     ends += [digest.expires_at for key in snapshot.keys for digest in key.digests]
+    ends += [
+        sealed.good_until
+        for provider in snapshot.providers
+        for credential in provider.credentials
+        for sealed in credential.sealed
+    ]
     coming = [datetime.fromtimestamp(end, UTC) for end in ends if end > moment]
     price_at = find_next_change(now)
     return min(coming if price_at is None else [*coming, price_at], default=None)
 
 
 def build_provider(
-    provider: Provider, endpoints: Iterable[Endpoint], credentials: Iterable[Credential]
+    provider: Provider,
+    endpoints: Iterable[Endpoint],
+    credentials: Iterable[Credential],
+    sealed: Mapping[int, tuple[SealedSpec, ...]] = NOTHING_SEALED,
 ) -> ProviderSpec:
-    """One provider as the data plane knows it."""
+    """One provider as the data plane knows it; `sealed` are its credentials' secrets in the vault, by credential."""
     return ProviderSpec(
         id=str(provider.pk),
         name=provider.name,
         kind=provider.kind,
         endpoints=tuple(build_endpoint(endpoint) for endpoint in endpoints),
-        credentials=tuple(build_credential(credential) for credential in credentials),
+        credentials=tuple(
+            build_credential(credential, sealed.get(credential.pk, ())) for credential in credentials
+        ),
         headers=tuple((name, value) for name, value in provider.headers),
         profile=dict(provider.profile),
         timeouts=TimeoutsSpec(
@@ -100,7 +114,7 @@ def build_endpoint(endpoint: Endpoint) -> EndpointSpec:
     )
 
 
-def build_credential(credential: Credential) -> CredentialSpec:
+def build_credential(credential: Credential, sealed: tuple[SealedSpec, ...] = ()) -> CredentialSpec:
     """One reference to a secret."""
     return CredentialSpec(
         id=str(credential.pk),
@@ -109,6 +123,21 @@ def build_credential(credential: Credential) -> CredentialSpec:
         reference=credential.reference,
         weight=credential.weight,
         version=credential.version,
+        sealed=sealed if credential.source == Credential.Source.VAULT else (),
+    )
+
+
+def build_sealed(row: SealedSecret) -> SealedSpec:
+    """One sealed secret: ciphertext, and what it was sealed to."""
+    return SealedSpec(
+        id=row.id,
+        version=row.version,
+        origin=row.origin,
+        provider_kind=row.provider_kind,
+        auth_header=row.auth_header,
+        row_version=row.row_version,
+        record=bytes(row.record),
+        good_until=_seconds(row.good_until),
     )
 
 
@@ -130,14 +159,23 @@ def build_model(model: Model, price: PriceSpec | None) -> ModelSpec:
     )
 
 
-def _compile_providers() -> tuple[ProviderSpec, ...]:
+def _compile_sealed(now: datetime) -> dict[int, tuple[SealedSpec, ...]]:
+    """Sealed secrets by credential, newest first; those whose overlap is over are left out."""
+    found: dict[int, tuple[SealedSpec, ...]] = {}
+    live = SealedSecret.objects.filter(Q(good_until=None) | Q(good_until__gt=now), credential__enabled=True)
+    for row in live.order_by("credential_id", "-version", "origin"):
+        found[row.credential_id] = (*found.get(row.credential_id, ()), build_sealed(row))
+    return found
+
+
+def _compile_providers(sealed: Mapping[int, tuple[SealedSpec, ...]]) -> tuple[ProviderSpec, ...]:
     endpoints, credentials = defaultdict(list), defaultdict(list)
     for endpoint in Endpoint.objects.filter(enabled=True).order_by("id"):
         endpoints[endpoint.provider_id].append(endpoint)
     for credential in Credential.objects.filter(enabled=True).order_by("id"):
         credentials[credential.provider_id].append(credential)
     return tuple(
-        build_provider(provider, endpoints[provider.pk], credentials[provider.pk])
+        build_provider(provider, endpoints[provider.pk], credentials[provider.pk], sealed)
         for provider in Provider.objects.filter(enabled=True).order_by("id")
     )
 

@@ -1,10 +1,12 @@
-"""Credential references and the audit trail in the admin API. Control plane; no secret passes through here."""
+"""Credential references and the audit trail in the admin API. Control plane; a secret comes in to be sealed, and never goes out."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import django_filters
+from django.db.models import Prefetch
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.decorators import action
@@ -13,15 +15,32 @@ from rest_framework.response import Response
 
 from tokenhub.control.api import ControlViewSet, WritableViewSet
 from vault import actions
-from vault.models import AuditEntry, Credential
+from vault.keyring import MAX_SECRET_BYTES
+from vault.models import AuditEntry, Credential, SealedSecret
+from vault.vault_api import SealedSecretSerializer, TypedField
 
 
 class CredentialSerializer(serializers.ModelSerializer[Credential]):
-    """Where a provider's secret is found; never the secret."""
+    """Where a provider's secret is found; never the secret.
+
+    `secret` seals one in the vault, at creation or in place of the one before, which stays good for `overlap_seconds`.
+    """
+
+    secret = TypedField(required=False, max_length=MAX_SECRET_BYTES)
+    overlap_seconds = serializers.IntegerField(required=False, default=0, write_only=True, min_value=0)
+    sealed = SealedSecretSerializer(source="sealed_secrets", many=True, read_only=True)
 
     class Meta:
         model = Credential
-        fields = ("id", "provider", *actions.CREDENTIAL_FIELDS, "version")
+        fields = (
+            "id",
+            "provider",
+            *actions.CREDENTIAL_FIELDS,
+            "version",
+            "secret",
+            "overlap_seconds",
+            "sealed",
+        )
         read_only_fields = ("version",)
 
 
@@ -59,7 +78,9 @@ class AuditFilter(django_filters.FilterSet):
 class CredentialViewSet(WritableViewSet):
     """Credential references; `renew` says that the secret behind one was replaced."""
 
-    queryset = Credential.objects.all()
+    queryset = Credential.objects.prefetch_related(
+        Prefetch("sealed_secrets", SealedSecret.objects.defer("record"))
+    )
     serializer_class = CredentialSerializer
     filterset_fields = ("provider", "source", "enabled")
     search_fields = ("name", "reference")
@@ -67,10 +88,11 @@ class CredentialViewSet(WritableViewSet):
     permissions_by_action = {"renew": ("vault.change_credential",)}
 
     def do_create(self, data: dict[str, Any]) -> Credential:
-        return actions.create_credential(self.actor, **data)
+        return actions.create_credential(self.actor, **_with_overlap(data))
 
     def do_update(self, row: Credential, data: dict[str, Any]) -> Credential:
-        return actions.update_credential(self.actor, row, **self.without_parent(data, row, "provider"))
+        changes = self.without_parent(_with_overlap(data), row, "provider")
+        return actions.update_credential(self.actor, row, **changes)
 
     def do_delete(self, row: Credential) -> None:
         actions.delete_credential(self.actor, row)
@@ -90,3 +112,8 @@ class AuditViewSet(ControlViewSet):
     filterset_class = AuditFilter
     search_fields = ("object_label", "actor")
     ordering_fields = ("id", "at")
+
+
+def _with_overlap(data: dict[str, Any]) -> dict[str, Any]:
+    seconds = data.pop("overlap_seconds", 0)
+    return {**data, "overlap": timedelta(seconds=min(seconds, 10**9))}

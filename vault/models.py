@@ -11,7 +11,16 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
 from vault.keyring import FILE_NAME_RULE, check_env_name, check_file_name
-from vault.vault_models import SealedSecret, Vault, VaultDataKey, VaultGrant, VaultSlot, VaultWorker
+from vault.vault_models import (
+    SealedSecret,
+    Vault,
+    VaultDataKey,
+    VaultGrant,
+    VaultManifest,
+    VaultSlot,
+    VaultTry,
+    VaultWorker,
+)
 
 # Django finds an app's models by way of this module.
 __all__ = [
@@ -23,7 +32,9 @@ __all__ = [
     "Vault",
     "VaultDataKey",
     "VaultGrant",
+    "VaultManifest",
     "VaultSlot",
+    "VaultTry",
     "VaultWorker",
     "check_credential_name",
 ]
@@ -79,6 +90,18 @@ class Credential(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.source})"
+
+    def audit_related(self) -> dict[str, Any]:
+        """What is sealed for it, without anything readable, and the manifest's counter, which never goes back."""
+        if self.source != self.Source.VAULT:
+            return {}
+        rows = self.sealed_secrets.order_by("-version", "origin")
+        sealed = [
+            {"version": row.version, "origin": row.origin, "fingerprint": row.fingerprint}
+            for row in rows.defer("record")
+        ]
+        counter = VaultManifest.objects.values_list("counter", flat=True).first()
+        return {"sealed": sealed, "manifest": counter} if sealed else {}
 
     def clean(self) -> None:
         """Raises ValidationError for a reference that its source does not allow."""

@@ -52,15 +52,14 @@ class Vault(models.Model):
         validators=[MaxValueValidator(86_400)],
         help_text="A worker that can't reach the database for so long locks itself. 0 = at once.",
     )
-    manifest_counter = models.PositiveBigIntegerField(default=0)
-    manifest_rows = models.PositiveIntegerField(default=0)
-    manifest_mac = models.BinaryField(default=bytes)
     kept_subkeys = models.JSONField(
-        default=list, help_text="Earlier roots' subkeys, sealed: purpose, root version, base64."
+        default=list,
+        blank=True,
+        help_text="Earlier roots' subkeys, sealed: a list of purpose, root_version, sealed (base64).",
     )
     created_at = models.DateTimeField(auto_now_add=True)
 
-    audit_ignored = ("root_check", "manifest_mac", "kept_subkeys", "manifest_counter", "manifest_rows")
+    audit_ignored = ("root_check", "kept_subkeys")
 
     class Meta:
         verbose_name_plural = "vault"
@@ -148,6 +147,48 @@ class SealedSecret(models.Model):
 
     def __str__(self) -> str:
         return f"secret {self.version} of {self.credential_id} for {self.origin}"
+
+
+class VaultManifest(models.Model):
+    """One row (id 1): the keyed MAC over all sealed secrets, the lines that it is over, and what the last check found.
+
+    Apart from `Vault`, which every worker reads each second: the lines are as many as the secrets.
+    """
+
+    ID = 1
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=ID)
+    counter = models.PositiveBigIntegerField(default=0, help_text="Counts the changes of sealed secrets.")
+    rows = models.PositiveIntegerField(default=0)
+    mac = models.BinaryField(default=bytes)
+    lines = models.BinaryField(default=bytes, help_text="MessagePack: row id, row version, digest of each.")
+    checked_at = models.DateTimeField(null=True, blank=True)
+    differs_since = models.DateTimeField(null=True, blank=True)
+    differences = models.JSONField(
+        default=list, blank=True, help_text="What the last check found: change, row_id."
+    )
+    unopenable = models.JSONField(default=list, blank=True, help_text="Ids of secrets that do not open.")
+
+    audit_ignored = ("mac", "lines", "checked_at")
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=models.Q(id=1), name="vault_manifest_is_one")]
+
+    def __str__(self) -> str:
+        return f"manifest {self.counter}"
+
+
+class VaultTry(models.Model):
+    """Somebody tries a password or key, or did so in vain lately. Counted before it is tried, deleted when it opens."""
+
+    actor = models.CharField(max_length=220)
+    at = models.DateTimeField()
+
+    class Meta:
+        verbose_name_plural = "vault tries"
+
+    def __str__(self) -> str:
+        return f"try by {self.actor}"
 
 
 class VaultWorker(models.Model):

@@ -89,6 +89,10 @@ class Anthropic(Adapter):
         {"chat", "streaming", "tools", "vision", "json_schema", "thinking", "documents"}
     )
 
+    def auth_header(self, profile: Mapping[str, Any]) -> str:
+        """`x-api-key`, or `authorization` where the profile says bearer."""
+        return "authorization" if profile.get("auth") == "bearer" else "x-api-key"
+
     def request(
         self, target: Target, operation: Operation, body: bytes, inbound: Inbound, *, stream: bool
     ) -> WireRequest:

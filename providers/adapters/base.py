@@ -176,6 +176,10 @@ class Adapter(ABC):
     in_process: ClassVar[bool] = False
     """True: no network; the gateway answers from `providers.adapters.simulated`."""
 
+    def auth_header(self, profile: Mapping[str, Any]) -> str:
+        """The lower-case name of the header that carries the credential. A sealed secret is bound to it."""
+        return "authorization"
+
     @abstractmethod
     def request(
         self, target: Target, operation: Operation, body: bytes, inbound: Inbound, *, stream: bool

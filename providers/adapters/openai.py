@@ -77,6 +77,10 @@ class OpenAI(Adapter):
             read_profile({}, self.profile_fields, self.newest_limit),
         )
 
+    def auth_header(self, profile: Mapping[str, Any]) -> str:
+        """As the profile says."""
+        return str(profile.get("auth_header", FIELDS["auth_header"][1])).lower()
+
     def request(
         self, target: Target, operation: Operation, body: bytes, inbound: Inbound, *, stream: bool
     ) -> WireRequest:

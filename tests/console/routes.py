@@ -8,7 +8,7 @@ from typing import Any
 
 from django.urls import get_resolver
 
-_NAMED = re.compile(r"\(\?P<(\w+)>(?:\[[^\]]*\]\{1,18\}|\.\*|[\w|]+)\)")
+_NAMED = re.compile(r"\(\?P<(\w+)>(?:\[[^\]]*\]\{1,\d+\}|\.\*|[\w|]+)\)")
 
 
 def list_routes(resolver: Any = None, prefix: str = "") -> Iterator[str]:

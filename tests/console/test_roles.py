@@ -60,6 +60,13 @@ API: dict[str, set[str]] = {
     "snapshot/publish": on("snapshots.configrevision", "add"),
     "revisions": on("snapshots.configrevision", "view"),
     "revisions/<revision>": on("snapshots.configrevision", "view"),
+    "endpoints/<pk>/consequences": on("providers.endpoint", "view") | on("vault.credential", "view"),
+    "vault": on("vault.vault", "view"),
+    "vault/rotate-data-key": on("vault.vault", "view"),
+    "vault/slots": on("vault.vault", "view"),
+    "vault/slots/<pk>": on("vault.vault", "view"),
+    "vault/secrets": on("vault.sealedsecret", "view"),
+    "vault/secrets/<pk>": on("vault.sealedsecret", "view"),
     "models/<pk>/prices": on("providers.model", "view") | on("usage.price", "view"),
 }
 """What a GET in the API needs where it is not just to view the model."""

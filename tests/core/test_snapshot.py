@@ -11,13 +11,20 @@ from tests.builders import a_key, a_model, a_provider, a_snapshot, an_alias
 from tokenhub.core.current import Current
 from tokenhub.core.errors import NotReady, RevisionStale, SnapshotInvalid
 from tokenhub.core.snapshot import decode_snapshot, encode_snapshot
-from tokenhub.core.specs import AliasSpec, AliasTargetSpec, Snapshot
+from tokenhub.core.specs import AliasSpec, AliasTargetSpec, CredentialSpec, SealedSpec, Snapshot
 
 
 def full() -> Snapshot:
     """A snapshot with one of everything."""
+    sealed = SealedSpec("5e", 2, "http://oa.test:80", "openai", "authorization", 3, bytes(range(256)), 4.5)
     provider = a_provider(
-        "oa", "openai", 80, 81, profile={"api_path": "/v1", "stream_usage": True}, headers=(("x-a", "b"),)
+        "oa",
+        "openai",
+        80,
+        81,
+        profile={"api_path": "/v1", "stream_usage": True},
+        headers=(("x-a", "b"),),
+        credentials=(CredentialSpec("7", "main", "vault", version=2, sealed=(sealed,)),),
     )
     models = (a_model(provider, "gpt"), a_model(provider, "free", price=None))
     key, _ = a_key(allowed_models=frozenset({"gpt"}))

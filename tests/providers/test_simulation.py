@@ -84,9 +84,6 @@ def anthropic_events(sim: Simulator, request: dict[str, Any]) -> list[dict[str, 
     return documents
 
 
-# OpenAI chat
-
-
 def test_the_same_chat_has_the_same_text_and_another_has_another() -> None:
     texts = [
         body_of(simulator(), "chat.completions", request)["choices"][0]["message"]["content"]
@@ -452,13 +449,9 @@ def test_anthropic_tools_stream_json_that_validates() -> None:
 
 
 def test_a_note_to_the_model_after_the_last_turn_hides_it_not() -> None:
-    note = {"role": "system", "content": "Be brief."}
-    anthropic = message("weather", tools=[ANTHROPIC_TOOL])
-    anthropic["messages"].append(note)
-    assert body_of(simulator(), "messages", anthropic)["stop_reason"] == "tool_use"
-    openai = chat("weather", tools=[OPENAI_TOOL])
-    openai["messages"].append(note)
-    assert body_of(simulator(), "chat.completions", openai)["choices"][0]["finish_reason"] == "tool_calls"
+    turns = [*message("weather")["messages"], {"role": "system", "content": "Be brief."}]
+    request = message(messages=turns, tools=[ANTHROPIC_TOOL])
+    assert body_of(simulator(), "messages", request)["stop_reason"] == "tool_use"
 
 
 def test_anthropic_structured_output_validates() -> None:

@@ -20,6 +20,7 @@ from snapshots.api import PublishView, RevisionViewSet, WorkerViewSet
 from tokenhub.control.api import ControlView
 from usage.api import PriceViewSet, RequestView, UsageViewSet
 from vault.api import AuditViewSet, CredentialViewSet
+from vault.vault_api import SealedSecretViewSet, SlotViewSet, VaultViewSet
 
 app_name = "control"
 
@@ -34,6 +35,9 @@ router.register("teams", TeamViewSet)
 router.register("projects", ProjectViewSet)
 router.register("api-keys", ApiKeyViewSet)
 router.register("admin-tokens", AdminTokenViewSet)
+router.register("vault/slots", SlotViewSet)
+router.register("vault/secrets", SealedSecretViewSet)
+router.register("vault", VaultViewSet, basename="vault")
 router.register("audit", AuditViewSet)
 router.register("usage", UsageViewSet)
 router.register("revisions", RevisionViewSet)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import types
@@ -77,6 +78,8 @@ def _plain(value: Any) -> Any:
         return sorted(value)
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
     return value
 
 
@@ -100,6 +103,8 @@ def _build(hint: Any, value: Any, path: str) -> Any:
         if value not in arguments:
             raise SnapshotInvalid(f"{path}: {value!r} is none of {', '.join(map(repr, arguments))}")
         return value
+    if hint is bytes:
+        return base64.b64decode(_expect(value, str, path), validate=True)
     if hint is float:
         return float(_expect(value, (int, float), path))
     return _expect(value, hint, path)

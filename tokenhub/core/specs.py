@@ -58,15 +58,37 @@ class EndpointSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class SealedSpec:
+    """One secret of a credential as the vault sealed it for one origin: a row's id and versions, and ciphertext.
+
+    It opens only in its place: `vault.places` builds that from what the provider *is* (kind, the endpoint's origin, the
+    adapter's auth header), never from what this row says of itself. `good_until` is Unix seconds, 0 = the current secret.
+    """
+
+    id: str
+    version: int
+    origin: str
+    provider_kind: str
+    auth_header: str
+    row_version: int
+    record: bytes = field(repr=False)
+    good_until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class CredentialSpec:
-    """A reference to a secret: an environment variable's name, a file's path, or none. Never the secret."""
+    """A reference to a secret: an environment variable's name, a file's path, sealed in the vault, or none. Never the secret.
+
+    `sealed` are the source `vault`'s, newest version first; one without a row for an endpoint's origin can't be used there.
+    """
 
     id: str
     name: str
-    source: Literal["env", "file", "none"]
+    source: Literal["env", "file", "none", "vault"]
     reference: str = ""
     weight: int = 1
     version: int = 1
+    sealed: tuple[SealedSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +181,10 @@ class KeySpec:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All of it, of one revision. Look-ups are dictionaries, built once when it is decoded."""
+    """All of it, of one revision. Look-ups are dictionaries, built once when it is decoded.
+
+    `vault_id` is the vault's that sealed the credentials' secrets, "" where there is none.
+    """
 
     revision: int
     created_at: float
@@ -167,6 +192,7 @@ class Snapshot:
     models: tuple[ModelSpec, ...] = ()
     aliases: tuple[AliasSpec, ...] = ()
     keys: tuple[KeySpec, ...] = ()
+    vault_id: str = ""
     provider_by_id: Mapping[str, ProviderSpec] = field(init=False, repr=False, compare=False)
     model_by_id: Mapping[str, ModelSpec] = field(init=False, repr=False, compare=False)
     models_by_name: Mapping[str, tuple[ModelSpec, ...]] = field(init=False, repr=False, compare=False)

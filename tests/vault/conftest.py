@@ -1,0 +1,24 @@
+"""Fixtures of the vault's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.vault.vaults import Time
+from vault.opened import opened_vault
+
+
+@pytest.fixture(autouse=True)
+def nothing_opened() -> Iterator[None]:
+    """This process holds no vault before and after each test."""
+    opened_vault.drop()
+    yield
+    opened_vault.drop()
+
+
+@pytest.fixture
+def time() -> Time:
+    """A clock that stands still."""
+    return Time()

@@ -1,0 +1,248 @@
+"""Seals, replaces and deletes the secrets of credentials, and says which origins have none. Control plane; write-only.
+
+A secret is sealed once for each origin that its provider has when it is entered, and bound to the provider's kind and the
+header that carries it. Whoever points the provider elsewhere afterwards gets a provider without a key, not the key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+
+from providers.adapters.registry import list_adapters
+from tokenhub.control.actors import Actor
+from tokenhub.core.errors import InvalidRequest
+from vault.audit import change
+from vault.engine.buffers import SecretBuffer
+from vault.engine.hierarchy import fingerprint
+from vault.engine.origins import origin_of
+from vault.keyring import MAX_SECRET_BYTES
+from vault.models import Credential
+from vault.opened import OpenedVault, opened_vault
+from vault.places import place_of_secret
+from vault.vault_manifest import changing_rows
+from vault.vault_models import SealedSecret, make_id
+
+MAX_OVERLAP = timedelta(days=30)
+SHOWN_FROM = 16
+"""Secrets of so many characters or more show their last four: of a shorter one that would be too much."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unsealed:
+    """An origin of a provider at which a sealed credential can't be used."""
+
+    credential_id: int
+    credential: str
+    origin: str
+
+
+def seal_secret(
+    actor: Actor,
+    credential: Credential,
+    plaintext: str,
+    *,
+    overlap: timedelta = timedelta(0),
+    now: datetime | None = None,
+) -> Credential:
+    """Seals a secret as the credential's next version, whose source becomes `vault`. Replaces what was sealed before.
+
+    With an `overlap` the version before stays good for so long beside the new one. Raises VaultLocked; RowsDiffer;
+    InvalidRequest (`param` secret) for what can't stand in a header, or where the provider has no endpoint.
+    """
+    check_secret(plaintext)
+    if not timedelta(0) <= overlap <= MAX_OVERLAP:
+        raise InvalidRequest(f"an overlap is between 0 and {MAX_OVERLAP.days} days", param="overlap_seconds")
+    moment = now or timezone.now()
+    opened = opened_vault.get()
+    with (
+        SecretBuffer.adopt(bytearray(plaintext, "ascii")) as secret,
+        change(actor, "credential.seal", credential),
+    ):
+        credential.refresh_from_db()
+        with changing_rows(opened):
+            _end_earlier(credential, moment, overlap)
+            credential.source, credential.reference = Credential.Source.VAULT, ""
+            credential.version += 1
+            credential.full_clean()
+            credential.save(update_fields=["source", "reference", "version"])
+            shown = plaintext[-4:] if len(plaintext) >= SHOWN_FROM else ""
+            for origin in list_origins(credential.provider):
+                _seal_row(opened, credential, origin, secret, shown)
+    return credential
+
+
+replace_secret = seal_secret
+
+
+def delete_secrets(actor: Actor, credentials: QuerySet[Credential]) -> int:
+    """Deletes what is sealed for these credentials; how many rows. Before they are deleted, or point elsewhere.
+
+    Nothing sealed needs no vault. Raises VaultLocked: only an open vault can sign that rows are gone.
+    """
+    rows = SealedSecret.objects.filter(credential__in=credentials)
+    if not rows.exists():
+        return 0
+    count = 0
+    with transaction.atomic():
+        for credential in credentials.order_by("pk"):
+            with change(actor, "credential.delete_secrets", credential), changing_rows(opened_vault.get()):
+                count += SealedSecret.objects.filter(credential=credential).delete()[0]
+    return count
+
+
+def delete_expired(*, now: datetime | None = None) -> int:
+    """Deletes replaced secrets whose overlap is over; how many rows. Raises VaultLocked."""
+    moment = now or timezone.now()
+    over = SealedSecret.objects.filter(good_until__lte=moment)
+    if not over.exists():
+        return 0
+    count = 0
+    for credential in Credential.objects.filter(sealed_secrets__in=over).distinct().order_by("pk"):
+        with (
+            change(Actor.system(), "credential.delete_expired", credential),
+            changing_rows(opened_vault.get()),
+        ):
+            count += over.filter(credential=credential).delete()[0]
+    return count
+
+
+def check_secret(plaintext: str) -> None:
+    """Raises InvalidRequest for a secret that can't stand in a header. The message never repeats it."""
+    problem = ""
+    if not plaintext:
+        problem = "is empty"
+    elif len(plaintext) > MAX_SECRET_BYTES:
+        problem = f"is longer than {MAX_SECRET_BYTES} characters"
+    elif not all("\x20" <= character <= "\x7e" for character in plaintext) or plaintext != plaintext.strip():
+        problem = "holds control characters, line breaks, outer spaces or other than ASCII"
+    if problem:
+        raise InvalidRequest(
+            f"the secret {problem}", param="secret", details={"fields": {"secret": [problem]}}
+        )
+
+
+def list_origins(provider: Any) -> list[str]:
+    """The distinct origins of a provider's endpoints, also disabled ones. Raises InvalidRequest for none."""
+    try:
+        origins = sorted({origin_of(url) for url in provider.endpoints.values_list("url", flat=True)})
+    except ValueError as error:
+        raise InvalidRequest(
+            f"an endpoint of {provider} can't be sealed to: {error}", param="secret"
+        ) from None
+    if not origins:
+        raise InvalidRequest(
+            f"{provider} has no endpoint yet: a secret is sealed to where it goes",
+            param="secret",
+            hint="add an endpoint first",
+        )
+    return origins
+
+
+def auth_header_of(provider: Any) -> str:
+    """The name of the header that carries this provider's credentials. Raises InvalidRequest for an unknown kind."""
+    adapter = list_adapters().get(provider.kind)
+    if adapter is None:
+        raise InvalidRequest(f"unknown provider kind {provider.kind!r}")
+    return adapter.auth_header(provider.profile)
+
+
+def find_unsealed_origins(provider: Any, *, urls: Iterable[str] | None = None) -> list[Unsealed]:
+    """Where the provider's enabled sealed credentials can't be used: no secret for that origin, this kind and this header.
+
+    `urls` in place of the enabled endpoints', to ask before they are saved.
+    """
+    if urls is None:
+        urls = provider.endpoints.filter(enabled=True).values_list("url", flat=True)
+    origins = set[str]()
+    for url in urls:
+        try:
+            origins.add(origin_of(url))
+        except ValueError:
+            origins.add(url)
+    place = {"provider_kind": provider.kind, "auth_header": auth_header_of(provider)}
+    now = timezone.now()
+    missing = []
+    for credential in provider.credentials.filter(enabled=True, source=Credential.Source.VAULT):
+        live = credential.sealed_secrets.filter(Q(good_until=None) | Q(good_until__gt=now), **place)
+        sealed = set(live.values_list("origin", flat=True))
+        missing += [Unsealed(credential.pk, credential.name, origin) for origin in sorted(origins - sealed)]
+    return missing
+
+
+def consequences_of_url(endpoint: Any, new_url: str) -> list[str]:
+    """What a new URL of an endpoint (or an endpoint not saved yet) does to sealed keys, in sentences to show before saving."""
+    provider = endpoint.provider
+    rows = provider.endpoints.filter(enabled=True).exclude(pk=endpoint.pk)
+    others = list(rows.values_list("url", flat=True))
+    before = {
+        (one.credential_id, one.origin)
+        for one in find_unsealed_origins(provider, urls=[*others, *([endpoint.url] if endpoint.pk else [])])
+    }
+    return _sentences(find_unsealed_origins(provider, urls=[*others, new_url]), before)
+
+
+def consequences_of_provider(provider: Any, *, kind: str | None = None, profile: Any = None) -> list[str]:
+    """The same for another kind or profile of the provider, which may send the key in another header."""
+    before = {(one.credential_id, one.origin) for one in find_unsealed_origins(provider)}
+    changed = type(provider)(
+        pk=provider.pk,
+        name=provider.name,
+        kind=provider.kind if kind is None else kind,
+        profile=provider.profile if profile is None else profile,
+    )
+    return _sentences(find_unsealed_origins(changed), before)
+
+
+def _sentences(missing: list[Unsealed], before: set[tuple[int, str]]) -> list[str]:
+    return [
+        f"The sealed key {one.credential} can't be used at {one.origin} until it is entered again."
+        for one in missing
+        if (one.credential_id, one.origin) not in before
+    ]
+
+
+def _end_earlier(credential: Credential, now: datetime, overlap: timedelta) -> None:
+    rows = SealedSecret.objects.filter(credential=credential)
+    if overlap:
+        rows.filter(good_until=None).update(good_until=now + overlap)
+        rows.filter(good_until__lte=now).delete()
+    else:
+        rows.delete()
+
+
+def _seal_row(
+    opened: OpenedVault, credential: Credential, origin: str, secret: SecretBuffer, shown: str
+) -> None:
+    provider: Any = credential.provider
+    row = SealedSecret(
+        id=make_id(),
+        credential=credential,
+        version=credential.version,
+        origin=origin,
+        provider_kind=provider.kind,
+        auth_header=auth_header_of(provider),
+        key_version=opened.keys.active,
+        last4=shown,
+        fingerprint=fingerprint(opened.fingerprint_key, secret),
+    )
+    try:
+        place = place_of_secret(
+            opened.vault_id,
+            row.id,
+            row.row_version,
+            provider_kind=row.provider_kind,
+            origin=row.origin,
+            auth_header=row.auth_header,
+        )
+    except ValueError as error:
+        raise InvalidRequest(f"the secret can't be sealed to {provider}: {error}", param="secret") from None
+    row.record = opened.keys.seal(place, secret)
+    row.full_clean(exclude=["credential"])
+    row.save(force_insert=True)

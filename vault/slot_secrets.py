@@ -1,0 +1,91 @@
+"""What people type or send to open the vault, as the engine's secrets of slots. Control plane; writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from tokenhub.core.errors import InvalidRequest
+from vault.engine.buffers import SecretBuffer
+from vault.engine.errors import DoesNotOpen, PasswordTooWeak
+from vault.engine.hierarchy import Root
+from vault.engine.passwords import DEFAULT, Argon2Parameters, encode_password
+from vault.engine.recovery import parse_key, parse_recovery_key
+from vault.engine.slots import KeySecret, PasswordSecret, Slot, SlotKind, SlotSecret
+from vault.vault_models import VaultSlot
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A password (with the key file of a peppered slot), a printed recovery key, or a key's bytes or text. Never printed."""
+
+    password: str = field(default="", repr=False)
+    recovery_key: str = field(default="", repr=False)
+    key: bytes | str = field(default=b"", repr=False)
+
+    @contextmanager
+    def as_secrets(self, parameters: Argon2Parameters = DEFAULT) -> Iterator[tuple[SlotSecret, ...]]:
+        """The secrets to try, wiped afterwards. Raises InvalidRequest for none or several, KeyMalformed.
+
+        `parameters` are for new password slots only.
+        """
+        if bool(self.password or self.key) == bool(self.recovery_key):
+            raise InvalidRequest("give a password, a recovery key, or a key", param="password")
+        with ExitStack() as wiped:
+            key: SecretBuffer | None = None
+            if self.recovery_key:
+                key = wiped.enter_context(parse_recovery_key(self.recovery_key))
+                yield (KeySecret(SlotKind.RECOVERY, key),)
+                return
+            if self.key:
+                key = wiped.enter_context(parse_key(self.key))
+            if self.password:
+                try:
+                    password = wiped.enter_context(encode_password(self.password))
+                except PasswordTooWeak:
+                    # Longer than any password can be, or half a character: it opens nothing.
+                    raise DoesNotOpen("format") from None
+                yield (PasswordSecret(password, key, parameters),)
+            elif key is not None:
+                yield (KeySecret(SlotKind.KEY_FILE, key), KeySecret(SlotKind.ENVIRONMENT, key))
+
+
+def read_slot(row: VaultSlot) -> Slot:
+    """The slot in a row. Raises DoesNotOpen for what is none."""
+    try:
+        slot = msgspec.convert(row.document, type=Slot)
+    except msgspec.ValidationError:
+        raise DoesNotOpen("format") from None
+    if slot.slot_id != row.slot_id:
+        raise DoesNotOpen("format")
+    return slot
+
+
+def write_slot(slot: Slot) -> dict[str, Any]:
+    """The slot as JSON values, for a row."""
+    document: dict[str, Any] = msgspec.to_builtins(slot)
+    return document
+
+
+def open_any(rows: list[VaultSlot], secrets: tuple[SlotSecret, ...]) -> tuple[VaultSlot, SlotSecret, Root]:
+    """The first slot that one of the secrets opens, that secret, and ROOT. Raises DoesNotOpen; KmsFailed from a KMS."""
+    for row in rows:
+        for secret in secrets:
+            if kind_of(secret) != row.kind:
+                continue
+            try:
+                return row, secret, secret.unwrap(read_slot(row))
+            except DoesNotOpen:
+                continue
+    raise DoesNotOpen("kind")
+
+
+def kind_of(secret: SlotSecret) -> SlotKind:
+    """The kind of slots that a secret opens."""
+    if isinstance(secret, PasswordSecret):
+        return SlotKind.PASSWORD
+    return secret.kind if isinstance(secret, KeySecret) else SlotKind.KMS
