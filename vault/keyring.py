@@ -1,20 +1,31 @@
-"""Opens credentials from the environment and mounted files, and holds them in memory only. Data plane; no Django."""
+"""Opens credentials: sealed in the vault, from the environment, from mounted files. In memory only. Data plane; no Django.
+
+A sealed secret lies in a buffer that is overwritten at a lock, a change, or its end; each request gets text of it, which
+nobody can overwrite: it stays in the request's headers and in freed memory until Python uses the place again. Secrets of
+variables and files are kept as text; they are in the process's environment and on the disk anyway.
+"""
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import stat
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from tokenhub.core.errors import ServiceError
-from tokenhub.core.specs import CredentialSpec
+from tokenhub.core.specs import CredentialSpec, SealedSpec, Snapshot
+from vault.engine.buffers import SecretBuffer
+from vault.engine.errors import DoesNotOpen, VaultLocked
 from vault.engine.origins import origin_of
+from vault.engine.records import DataKeys
+from vault.places import place_of_secret
 
 ENV_PREFIX = "TOKENHUB_CRED_"
 ORIGIN_SUFFIX = "__ORIGIN"
@@ -39,6 +50,8 @@ FILE_NAME_RULE = (
     f"no '..', no leading slash, not ending in {ORIGIN_FILE_SUFFIX}."
 )
 MAX_SECRET_BYTES = 16_384
+MAX_UNSEALED = 4096
+"""Sealed secrets that are held open at once; beyond that the one opened first is closed."""
 _ENV_NAME = re.compile(rf"{ENV_PREFIX}[A-Z0-9_]+", re.ASCII)
 _Mark = tuple[int, int, int]
 _FILE_NAME = re.compile(r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*", re.ASCII)
@@ -76,11 +89,35 @@ class _Opened:
     mark: _Mark | None
 
 
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a secret is about to be sent: an endpoint's origin, the provider's kind, and the header that will carry it."""
+
+    origin: str
+    provider_kind: str
+    auth_header: str
+
+
+@dataclass(slots=True)
+class _Unsealed:
+    """A sealed secret, opened, and what it was opened from and for."""
+
+    sealed: SealedSpec
+    destination: Destination
+    value: SecretBuffer
+
+
+VaultState = Literal["none", "locked", "unlocked"]
+
+
 class Keyring:
     """The secrets behind credential references, opened when first asked for, each for the origins it is bound to.
 
     A file is looked at again at most every `recheck_seconds`, and read again when it changed (a rotated mount); one that
     vanished or broke meanwhile fails then. `clock` is monotonic seconds. Threads may share a keyring.
+
+    Sealed secrets open between `unlock` and `lock`, or until `coast_until`'s moment has passed. `vault_state` and
+    `vault_reason` are told to operators.
     """
 
     def __init__(
@@ -97,19 +134,30 @@ class Keyring:
         self._clock = clock
         self._opened: dict[tuple[str, str], _Opened] = {}
         self._lock = threading.Lock()
+        self._data_keys: DataKeys | None = None
+        self._unsealed: dict[str, _Unsealed] = {}
+        self._broken: dict[str, tuple[SealedSpec, Destination, str]] = {}
+        self._good_until = math.inf
+        self.last_used: float | None = None
+        """When a sealed secret was last asked for and given, by the clock; None: not since the start."""
+        self.vault_state: VaultState = "none"
+        self.vault_reason = ""
 
     def __repr__(self) -> str:
         return f"Keyring({len(self._opened)} opened)"
 
-    def get_secret(self, credential: CredentialSpec, origin: str) -> str:
-        """The secret's value, to be sent to that origin and nowhere else; "" for the source `none`.
+    def get_secret(self, credential: CredentialSpec, destination: Destination) -> str:
+        """The secret's value, to be sent there and nowhere else; "" for the source `none`.
 
-        `origin` is an endpoint's. Raises CredentialUnavailable, naming the reference only; also where the secret is bound
-        to another origin, or to none.
+        Raises CredentialUnavailable, naming the reference only; also where the secret is bound to another origin, or to
+        none. For sealed ones VaultLocked, and DoesNotOpen for what was altered or belongs elsewhere.
         """
         source = credential.source
         if source == "none":
             return ""
+        if source == "vault":
+            return self._get_sealed(credential, destination)
+        origin = destination.origin
         opened = self._opened.get((source, credential.reference))
         if opened is None or (opened.mark is not None and self._clock() >= opened.check_at):
             with self._lock:
@@ -125,8 +173,99 @@ class Keyring:
         return self._read_file(credential.reference, None)[0]
 
     def list_values(self) -> tuple[str, ...]:
-        """Every value opened so far, for a redactor. Never to be shown."""
+        """Every value opened so far from variables and files, for a redactor. Never to be shown."""
         return tuple(opened.value for opened in tuple(self._opened.values()))
+
+    def unlock(self, data_keys: DataKeys) -> None:
+        """Sealed secrets open from now on with these keys, which stay their holder's to wipe."""
+        with self._lock:
+            if self._data_keys is not data_keys:
+                self._close_all()
+            self._data_keys = data_keys
+            self._broken.clear()
+
+    def lock(self) -> None:
+        """Overwrites every sealed secret that was opened; none opens until `unlock`."""
+        with self._lock:
+            self._data_keys = None
+            self._close_all()
+
+    def coast_until(self, moment: float) -> None:
+        """Without another call sealed secrets are refused after that moment (monotonic seconds), whatever blocks the caller."""
+        self._good_until = moment
+
+    def keep_only(self, snapshot: Snapshot) -> None:
+        """Overwrites what was opened of secrets that a new snapshot no longer has."""
+        kept = {
+            sealed.id
+            for provider in snapshot.providers
+            for credential in provider.credentials
+            for sealed in credential.sealed
+        }
+        with self._lock:
+            for row_id in self._unsealed.keys() - kept:
+                self._unsealed.pop(row_id).value.wipe()
+            for row_id in self._broken.keys() - kept:
+                del self._broken[row_id]
+
+    def list_broken(self) -> tuple[str, ...]:
+        """The names of credentials of which a sealed secret did not open here, though the vault is unlocked."""
+        return tuple(sorted({name for _, _, name in tuple(self._broken.values())}))
+
+    def _get_sealed(self, credential: CredentialSpec, destination: Destination) -> str:
+        sealed = _find_sealed(credential, _spell(destination.origin))
+        if self._clock() > self._good_until:
+            raise VaultLocked
+        found = self._unsealed.get(sealed.id)
+        if found is None or found.sealed != sealed or found.destination != destination:
+            with self._lock:
+                found = self._unseal(credential.name, sealed, destination, found)
+        text = found.value.reveal_text()
+        self.last_used = self._clock()
+        return text
+
+    def _unseal(
+        self, name: str, sealed: SealedSpec, destination: Destination, before: _Unsealed | None
+    ) -> _Unsealed:
+        """Opens it for the place where it is about to go, whatever the row says of itself."""
+        keys = self._data_keys
+        if keys is None:
+            raise VaultLocked
+        tried = self._broken.get(sealed.id)
+        if tried is not None and tried[:2] == (sealed, destination):
+            raise DoesNotOpen("authentication")
+        try:
+            place = place_of_secret(
+                keys.vault_id,
+                sealed.id,
+                sealed.row_version,
+                provider_kind=destination.provider_kind,
+                origin=_spell(destination.origin),
+                auth_header=destination.auth_header,
+            )
+            value = keys.open(place, sealed.record)
+        except (DoesNotOpen, ValueError) as error:
+            if isinstance(error, DoesNotOpen) and error.reason == "key version":
+                return _bridge(sealed, destination, before)
+            while len(self._broken) >= MAX_UNSEALED:
+                del self._broken[next(iter(self._broken))]
+            self._broken[sealed.id] = (sealed, destination, name)
+            raise DoesNotOpen("authentication") from None
+        self._broken.pop(sealed.id, None)
+        stale = self._unsealed.pop(sealed.id, None)
+        if stale is not None:
+            stale.value.wipe()
+        while len(self._unsealed) >= MAX_UNSEALED:
+            self._unsealed.pop(next(iter(self._unsealed))).value.wipe()
+        opened = self._unsealed[sealed.id] = _Unsealed(sealed, destination, value)
+        return opened
+
+    def _close_all(self) -> None:
+        """With the lock held."""
+        unsealed, self._unsealed = self._unsealed, {}
+        for opened in unsealed.values():
+            opened.value.wipe()
+        self._broken.clear()
 
     def _open(self, source: str, reference: str) -> _Opened:
         key = (source, reference)
@@ -216,6 +355,39 @@ class Keyring:
         if not path.is_relative_to(os.path.realpath(self._directory)):
             raise CredentialUnavailable(f"the credential file {name} leads out of the credentials directory")
         return path
+
+
+def list_older(credential: CredentialSpec, origin: str) -> tuple[CredentialSpec, ...]:
+    """The credential's earlier secrets for an origin that are still good beside the newest, as credentials of weight 0.
+
+    They are for when the newest was refused: a replacement's overlap. Their ids are the credential's, `@`, the version.
+    """
+    spelled = _spell(origin)
+    rows = [sealed for sealed in credential.sealed if sealed.origin == spelled]
+    return tuple(
+        replace(credential, id=f"{credential.id}@{row.version}", version=row.version, weight=0, sealed=(row,))
+        for row in rows[1:]
+    )
+
+
+def _find_sealed(credential: CredentialSpec, origin: str) -> SealedSpec:
+    """The newest secret for that origin."""
+    for sealed in credential.sealed:
+        if sealed.origin == origin:
+            return sealed
+    raise CredentialUnavailable(
+        f"the sealed key {credential.name} was not entered for this endpoint",
+        hint=f"enter it again: a sealed key goes only where its provider was when it was entered, not to {origin}",
+    )
+
+
+def _bridge(sealed: SealedSpec, destination: Destination, before: _Unsealed | None) -> _Unsealed:
+    """What serves until a data key that was just made arrives here: the same secret as it was opened before, moved since."""
+    if before is not None and (before.sealed.version, before.destination) == (sealed.version, destination):
+        return before
+    raise CredentialUnavailable(
+        "the vault's newest data key has not arrived in this worker yet", retry_after=1.0
+    )
 
 
 @lru_cache(maxsize=4096)
