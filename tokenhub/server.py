@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import secrets
 import signal
 from functools import partial
 from types import FrameType
@@ -18,6 +19,7 @@ from tokenhub.environment import TokenhubSettings
 from tokenhub.http_protocol import ServerConfig
 from tokenhub.logs import build_logging
 
+CLUSTER_SECRET = "TOKENHUB_CLUSTER_SECRET"  # noqa: S105 - the variable's name
 APPLICATION = "tokenhub.asgi:application"
 # Longer than load balancers keep idle connections (60 s is common), so that they close first and no request meets a
 # connection that is just being closed here.
@@ -56,6 +58,9 @@ def run_server(config: ServerConfig) -> None:
     With several workers uvicorn's supervisor replaces a dead one. Exits with 3 where the application does not start.
     """
     if config.workers > 1:
+        # The workers inherit it. Replicas that are started apart need one that was set.
+        if not any(os.environ.get(name) for name in (CLUSTER_SECRET, f"{CLUSTER_SECRET}_FILE")):
+            os.environ[CLUSTER_SECRET] = secrets.token_urlsafe(48)
         Multiprocess(config, sockets=[config.bind_socket()]).run()
         return
     leave_on_signals()

@@ -190,6 +190,10 @@ class Keyring:
             self._data_keys = None
             self._close_all()
 
+    def holds(self, data_keys: DataKeys | None) -> bool:
+        """Whether these are the keys that it opens with; for None, whether it has none."""
+        return self._data_keys is data_keys
+
     def coast_until(self, moment: float) -> None:
         """Without another call sealed secrets are refused after that moment (monotonic seconds), whatever blocks the caller."""
         self._good_until = moment
