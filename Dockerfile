@@ -20,6 +20,7 @@ COPY access ./access
 COPY console ./console
 COPY providers ./providers
 COPY routing ./routing
+COPY signin ./signin
 COPY snapshots ./snapshots
 COPY usage ./usage
 COPY vault ./vault

@@ -6,13 +6,15 @@ import hmac
 from typing import Any
 
 from django.conf import settings
+from django.http import HttpRequest
 from django.utils import timezone
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from rest_framework.authentication import BaseAuthentication, get_authorization_header
-from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.exceptions import AuthenticationFailed, Throttled
 from rest_framework.request import Request
 
 from access.pepper import find_admin_token
+from signin.limits import ADMIN_TOKENS, address_of_client, find_lock, note_failure
 from tokenhub.control.actors import ADMIN_SCOPES, Actor
 from tokenhub.control.callers import Grant, Machine, address_of
 
@@ -31,18 +33,34 @@ class AdminTokenAuthentication(BaseAuthentication):
         if len(header) != 2:
             raise AuthenticationFailed("The header must be `Authorization: Bearer <token>`.")
         presented = header[1].strip().decode("latin-1")
-        if matches_bootstrap(presented):
+        token = find_admin_token(presented, timezone.now())
+        if token is not None:
+            grant = Grant(Actor.from_token(token, address_of(request)), frozenset(token.scopes))
+            return token.user or Machine(token.service), grant
+        if matches_bootstrap_within_limits(request._request, presented):
             actor = Actor("bootstrap", "TOKENHUB_ADMIN_TOKEN", address_of(request))
             return Machine("bootstrap"), Grant(actor, frozenset(ADMIN_SCOPES))
-        token = find_admin_token(presented, timezone.now())
-        if token is None:
-            raise AuthenticationFailed(REFUSED)
-        grant = Grant(Actor.from_token(token, address_of(request)), frozenset(token.scopes))
-        return token.user or Machine(token.service), grant
+        raise AuthenticationFailed(REFUSED)
 
     def authenticate_header(self, request: Request) -> str:
         """Makes an anonymous request a 401 with this challenge."""
         return REALM
+
+
+def matches_bootstrap_within_limits(request: HttpRequest, presented: str) -> bool:
+    """Whether this is the bootstrap token; a wrong one counts against its address. Raises Throttled after too many.
+
+    Only here: tokens of the database are 256 random bits, which nobody guesses, and a job that has a good one goes on
+    beside one that has not.
+    """
+    now = timezone.now()
+    lock = find_lock(ADMIN_TOKENS, address_of_client(request), now)
+    if lock is not None:
+        raise Throttled(lock.seconds(now), "Too many wrong tokens from this address.")
+    if matches_bootstrap(presented):
+        return True
+    note_failure(request, ADMIN_TOKENS)
+    return False
 
 
 def matches_bootstrap(presented: str) -> bool:

@@ -21,6 +21,7 @@ from access.forms import AdminTokenForm, ApiKeyForm, RotateForm
 from access.models import AdminToken, ApiKey, ApiKeySecret
 from access.owners import refuse_foreign_owner
 from providers.models import Model
+from signin.recent import ask_again
 from tokenhub.control import display
 from tokenhub.control.actors import Actor
 from tokenhub.control.admin import ModelAdmin, action
@@ -353,6 +354,17 @@ class AdminTokenAdmin(ShownOnce):
         "created",
         "created_by",
     )
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        """A new token outlives the session that makes it: who makes one confirms first that it is he."""
+        again = ask_again(request) if object_id is None and self.has_add_permission(request) else None
+        return again or super().changeform_view(request, object_id, form_url, extra_context)
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """A token is never changed: it is revoked, and another one made."""

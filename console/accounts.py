@@ -7,9 +7,12 @@ from typing import Any
 
 from django.contrib.auth.models import Group, User
 from django.db import transaction
+from django.utils import timezone
 
+from signin.actions import end_sessions
 from tokenhub.control.actors import Actor
 from vault.audit import record
+from vault.trail import hold_trail
 
 Account = User | Group
 
@@ -37,6 +40,7 @@ def _names(permissions: Any) -> list[str]:
 def write_account(actor: Actor, verb: str, account: Account, write: Callable[[], None]) -> None:
     """Runs `write`, which saves or deletes the account, and records what differs, in one transaction."""
     with transaction.atomic():
+        hold_trail()
         before = describe_account(type(account).objects.get(pk=account.pk)) if account.pk else None
         key = account.pk
         write()
@@ -44,5 +48,7 @@ def write_account(actor: Actor, verb: str, account: Account, write: Callable[[],
         if before != after or verb == "set_password":
             if account.pk is None:
                 account.pk = key
+            if before and after and before.get("is_active") and not after.get("is_active"):
+                end_sessions(account, timezone.now())
             kind = "user" if isinstance(account, User) else "role"
             record(actor=actor, action=f"{kind}.{verb}", target=account, before=before, after=after)

@@ -15,6 +15,9 @@ class ConsoleConfig(AppConfig):
     verbose_name = "Console"
 
     def ready(self) -> None:
-        """Unfold reads its theme from `settings.UNFOLD`; an installation that sets one keeps its own."""
+        """Unfold reads its theme from `settings.UNFOLD`; an installation that sets one keeps its own. Sign-ins are heard."""
+        from console.sessions import connect  # noqa: PLC0415 - models exist only now
+
+        connect()
         if not hasattr(settings, "UNFOLD"):
             settings.UNFOLD = UNFOLD

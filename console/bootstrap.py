@@ -23,6 +23,7 @@ from django.db import OperationalError, connection, transaction
 from access.actions import create_api_key
 from access.models import ApiKey
 from console.declare import apply_declaration
+from console.roles import ensure_roles
 from providers.actions import create_endpoint, create_model, create_provider
 from providers.adapters.registry import get_adapter
 from providers.discovery import apply_discovery, discover_models
@@ -102,6 +103,7 @@ def run_bootstrap(
         # One transaction: all of it or nothing, and one published revision.
         with transaction.atomic():
             _ensure_administrator(settings, report)
+            report.lines += ensure_roles(actor)
             if settings.simulated_provider:
                 _ensure_simulated(actor, report)
             _ensure_vendors(actor, environment, report)
@@ -251,11 +253,12 @@ def _discover(
     """
     keyring = Keyring(environment, settings.credentials_dir)
     try:
-        diff = discover_models(provider, keyring=keyring)
+        diff = discover_models(provider, keyring=keyring, private=settings.allow_private_origins)
         count = apply_discovery(actor, diff, [model.upstream_name for model in diff.new])
     except TokenhubError as error:
+        why = f"{error.message}; {error.hint}" if error.hint else error.message
         report.lines.append(
-            f"note: the models of {provider.name} could not be listed ({error.message}); "
+            f"note: the models of {provider.name} could not be listed ({why}); "
             "discover them in the admin, or declare them"
         )
         return

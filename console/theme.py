@@ -32,7 +32,7 @@ def _entry(title: str, icon: str, model: str) -> dict[str, Any]:
 TITLES: dict[str, str] = {}
 """What the sidebar calls the list of a model, by `app.model`: headings and breadcrumbs say the same."""
 
-NAMES = {"auth.group": "role"}
+NAMES = {"auth.group": "role", "axes.accessattempt": "failed sign-in"}
 """What one of a model is called where Django's name for it is not ours."""
 
 SIDEBAR: list[dict[str, Any]] = [
@@ -63,6 +63,7 @@ SIDEBAR: list[dict[str, Any]] = [
             _entry("Admin tokens", "shield_person", "access.admintoken"),
             _entry("Users", "person", "auth.user"),
             _entry("Roles", "badge", "auth.group"),
+            _entry("Failed sign-ins", "lock_clock", "axes.accessattempt"),
             _entry("Audit", "policy", "vault.auditentry"),
             {"title": "API reference", "icon": "api", "link": reverse_lazy("control:docs")},
         ],
@@ -89,6 +90,12 @@ UNFOLD: dict[str, Any] = {
         lambda request: static("console/js/pages.js"),
         lambda request: static("console/js/keyboard.js"),
     ],
+    "ACCOUNT": {
+        "navigation": [
+            {"title": "Change password", "link": reverse_lazy("admin:password_change")},
+            {"title": "Second factor", "link": reverse_lazy("signin:second_factor")},
+        ]
+    },
     "COMMAND": {"search_models": False, "show_history": False},
     "SIDEBAR": {"show_search": True, "show_all_applications": False, "navigation": SIDEBAR},
 }

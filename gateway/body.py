@@ -79,16 +79,17 @@ class Body:
         return self._splice(pieces, added, kept=len(spans) - len(removed))
 
     def _splice(self, pieces: list[tuple[int, int, bytes]], added: list[bytes], *, kept: int) -> bytes:
-        out: list[bytes | bytearray] = []
+        raw = memoryview(self.raw)  # A slice of the bytes themselves would be one more copy of them.
+        out: list[bytes | memoryview] = []
         position = 0
         for start, end, replacement in sorted(pieces):
-            out += (self.raw[position:start], replacement)
+            out += (raw[position:start], replacement)
             position = end
         close = self.raw.rindex(b"}")
-        out.append(self.raw[position:close])
+        out.append(raw[position:close])
         if added:
             out.append((b"," if kept else b"") + b",".join(added))
-        out.append(self.raw[close:])
+        out.append(raw[close:])
         return b"".join(out)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tokenhub.core.addresses import PrivateOrigins
+
 
 @dataclass(frozen=True, slots=True)
 class GatewayConfig:
@@ -20,6 +22,7 @@ class GatewayConfig:
     max_attempts: int = 6
     max_drains: int = 64
     upstream_client: str = "http1"
+    private_origins: PrivateOrigins = field(default_factory=PrivateOrigins)
     max_connections_per_origin: int = 1000
     metrics_token: str = field(default="", repr=False)
     metrics_allow: tuple[str, ...] = ("127.0.0.0/8", "::1/128")

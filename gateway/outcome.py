@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from gateway.exchange import Exchange, Headers, header_value
 from gateway.targets import Choice
+from gateway.upstream.seam import AddressDenied
 from providers.adapters.base import Failure
 from tokenhub.core.errors import (
     AllAttemptsFailed,
@@ -94,11 +95,13 @@ def summarise(failures: Failures, unusable: Unusable, refusals: Refusals) -> Tok
     if all(failure.status == 504 for _, failure in failures):
         code = failures[-1][1].code or None
         return DeadlineExceeded(f"no answer in time: {failures[-1][1].message}", code=code, details=details)
+    denied = all(failure.code == AddressDenied.code for _, failure in failures)
     summary = "; ".join(
         f"{item['provider']}/{item['model']}: {item['message']}" for item in told if "model" in item
     )
     return AllAttemptsFailed(
         f"all {len(failures)} attempt{'s' if len(failures) > 1 else ''} failed: {summary}",
+        code=AddressDenied.code if denied else None,
         retry_after=min(waits) if waits else None,
         details=details,
     )

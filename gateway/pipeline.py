@@ -11,7 +11,7 @@ from functools import partial
 
 from gateway.attempt import Attempts
 from gateway.authenticate import authenticate, check_scope
-from gateway.body import BodyBudget, Booking, Receive, parse_body, read_body
+from gateway.body import SMALL, BodyBudget, Booking, Receive, parse_body, read_body
 from gateway.config import GatewayConfig
 from gateway.departure import DepartureWatch
 from gateway.exchange import Exchange
@@ -147,7 +147,12 @@ class Pipeline:
 
     async def _count_here(self, exchange: Exchange) -> None:
         """No provider call, so no attempt: the plan's first target has no counting endpoint."""
-        tokens = estimate_tokens(exchange.body.data) or estimate_input_tokens(exchange)
+        body = exchange.body
+        if len(body.raw) > SMALL:
+            tokens = await asyncio.to_thread(estimate_tokens, body.data)
+        else:
+            tokens = estimate_tokens(body.data)
+        tokens = tokens or estimate_input_tokens(exchange)
         await exchange.answer(
             200,
             [

@@ -16,7 +16,7 @@ from typing import Any
 from gateway.exchange import Exchange, Headers
 from gateway.masking import mask_failure, storable_detail
 from gateway.settle import Account, estimate_usage
-from gateway.upstream.seam import UpstreamFault, UpstreamResponse, UpstreamTimeout
+from gateway.upstream.seam import AddressDenied, UpstreamFault, UpstreamResponse, UpstreamTimeout
 from gateway.wire.base import StreamEncoder
 from providers.adapters.base import Failure, Signal, StreamDecoder, StreamWatch
 from tokenhub.core.attempts import Outcome
@@ -319,7 +319,8 @@ def failure_of(fault: Exception, deadline: str, seconds: float) -> Failure:
     if isinstance(fault, UpstreamTimeout):
         message = f"{fault} (deadline {deadline}, {seconds:g} s)"
         return Failure("transient", 504, message, code=f"deadline_{deadline}", ours=True)
-    return Failure("transient", 502, str(fault), code=type(fault).__name__, ours=True)
+    code = fault.code if isinstance(fault, AddressDenied) else type(fault).__name__
+    return Failure("transient", 502, str(fault), code=code, ours=True)
 
 
 def asked_limit(exchange: Exchange) -> int:

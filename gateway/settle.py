@@ -9,6 +9,7 @@ import itertools
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from gateway.exchange import Exchange
 from gateway.masking import mask_text, mask_usage
@@ -46,18 +47,21 @@ def estimate_input_tokens(exchange: Exchange) -> int:
     return _count_text(exchange.body.data) // CHARACTERS_PER_TOKEN
 
 
-def _count_text(value: object) -> int:
+def _count_text(value: Any) -> int:
     """Characters of text in a parsed body; embedded media (long strings without a space near their start) count little."""
-    total, stack = 0, [value]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, str):
-            media = len(item) > 10_000 and " " not in item[:1000]
-            total += 4 * 1000 if media else len(item)
-        elif isinstance(item, dict):
-            stack.extend(item.values())
-        elif isinstance(item, list):
-            stack.extend(item)
+    total, level = 0, [value]
+    while level:
+        below: list[Any] = []
+        for item in level:
+            kind = type(item)
+            if kind is str:
+                length = len(item)
+                total += 4 * 1000 if length > 10_000 and " " not in item[:1000] else length
+            elif kind is dict:
+                below += item.values()
+            elif kind is list:
+                below += item
+        level = below
     return total
 
 

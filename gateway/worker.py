@@ -19,6 +19,7 @@ from gateway.pipeline import Pipeline
 from gateway.probes import watch_resting
 from gateway.settle import Ledger
 from gateway.upstream.aiohttp_client import AiohttpClient
+from gateway.upstream.guard import guarded
 from gateway.upstream.http1 import Http1Client
 from gateway.upstream.in_process import InProcessProviders
 from gateway.upstream.seam import Upstream
@@ -172,9 +173,10 @@ def needs_vault(snapshot: Snapshot) -> bool:
 
 
 def make_upstream(config: GatewayConfig) -> Upstream:
-    """The upstream client that the setting names."""
+    """The upstream client that the setting names. It makes every outbound connection of the data plane."""
+    resolve = guarded(config.private_origins)
     if config.upstream_client == "http1":
-        return Http1Client(max_connections_per_origin=config.max_connections_per_origin)
+        return Http1Client(resolve=resolve, max_connections_per_origin=config.max_connections_per_origin)
     if config.upstream_client == "aiohttp":
-        return AiohttpClient(max_connections_per_origin=config.max_connections_per_origin)
+        return AiohttpClient(resolve=resolve, max_connections_per_origin=config.max_connections_per_origin)
     raise SettingInvalid(f"TOKENHUB_UPSTREAM_CLIENT is {config.upstream_client!r}; it takes http1 or aiohttp")

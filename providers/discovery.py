@@ -18,6 +18,8 @@ from providers.adapters.registry import get_adapter
 from providers.models import Model, Provider
 from snapshots.compile import build_provider, list_sealed
 from tokenhub.control.actors import Actor
+from tokenhub.control.outbound import AnswerRefused, OutboundRefused, make_client
+from tokenhub.core.addresses import PrivateOrigins
 from tokenhub.core.errors import InvalidRequest, ServiceError
 from tokenhub.core.specs import CAPABILITIES, ModelSpec, ProviderSpec
 from vault.keyring import Destination, Keyring
@@ -82,13 +84,15 @@ def discover_models(
     provider: Provider,
     *,
     keyring: Keyring,
+    private: PrivateOrigins | None = None,
     transport: httpx.BaseTransport | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> DiscoveryDiff:
     """Asks the provider's first enabled endpoint, with its first enabled credential, and compares.
 
     Nothing is changed. Raises DiscoveryFailed; InvalidRequest where the provider can't be asked at all.
-    `transport` stands for the network (None = the real one); `clock` is monotonic seconds.
+    `private`: where connections may go beside public addresses (None = loopback). `transport` stands for the
+    network (None = the real one); `clock` is monotonic seconds.
     """
     spec = build_provider(
         provider,
@@ -101,7 +105,11 @@ def discover_models(
     header = get_adapter(spec.kind).auth_header(spec.profile)
     destination = Destination(spec.endpoints[0].origin, spec.kind, header)
     secret = keyring.get_secret(spec.credentials[0], destination) if spec.credentials else ""
-    body = _fetch_list(spec, secret, transport, clock)
+    timeout = httpx.Timeout(min(MAX_SECONDS, spec.timeouts.between_events), connect=spec.timeouts.connect)
+    with make_client(
+        private or PrivateOrigins(), timeout=timeout, max_bytes=MAX_BYTES, transport=transport
+    ) as client:
+        body = _fetch_list(spec, secret, client, clock)
     return compare_models(provider, _read_list(spec, body))
 
 
@@ -158,10 +166,8 @@ def apply_discovery(actor: Actor, diff: DiscoveryDiff, chosen: Collection[str]) 
     return len(set(chosen))
 
 
-def _fetch_list(
-    spec: ProviderSpec, secret: str, transport: httpx.BaseTransport | None, clock: Callable[[], float]
-) -> bytes:
-    """The body of the provider's list: no proxies, no redirects, bounded in size and time."""
+def _fetch_list(spec: ProviderSpec, secret: str, client: httpx.Client, clock: Callable[[], float]) -> bytes:
+    """The body of the provider's list, bounded in size and time."""
     target = Target(spec, ModelSpec("", "", spec.id, ""), spec.endpoints[0], secret)
     try:
         request = get_adapter(spec.kind).models_request(target)
@@ -170,21 +176,18 @@ def _fetch_list(
     headers = [(name.decode("ascii"), value.decode("latin-1")) for name, value in request.headers]
     sent = {name for name, _ in headers}
     headers += [(name, value) for name, value in spec.headers if name.lower() not in sent]
-    # Read raw: a small compressed answer could unfold into any size.
-    headers.append(("accept-encoding", "identity"))
     url = f"{spec.endpoints[0].origin}{request.path.decode('ascii')}"
-    timeout = httpx.Timeout(min(MAX_SECONDS, spec.timeouts.between_events), connect=spec.timeouts.connect)
     try:
-        with (
-            httpx.Client(
-                transport=transport, trust_env=False, follow_redirects=False, timeout=timeout
-            ) as client,
-            client.stream(
-                request.method.decode("ascii"), url, headers=headers, content=request.body
-            ) as response,
-        ):
-            body = _read_bounded(response, clock() + MAX_SECONDS, clock)
-    except httpx.HTTPError as error:
+        with client.stream(
+            request.method.decode("ascii"), url, headers=headers, content=request.body
+        ) as response:
+            body = _read_timely(response, clock() + MAX_SECONDS, clock)
+    except OutboundRefused as error:
+        message = f"the endpoint of provider {spec.name} is not allowed: {error}"
+        raise DiscoveryFailed(message, code="endpoint_not_allowed", hint=error.hint) from error
+    except AnswerRefused as error:
+        raise DiscoveryFailed(f"provider {spec.name} answered no list of models: {error}") from error
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise DiscoveryFailed(f"provider {spec.name} can't be reached: {type(error).__name__}") from error
     if response.status_code != 200:
         failure = get_adapter(spec.kind).classify(response.status_code, {}, body)
@@ -194,12 +197,10 @@ def _fetch_list(
     return body
 
 
-def _read_bounded(response: httpx.Response, deadline: float, clock: Callable[[], float]) -> bytes:
+def _read_timely(response: httpx.Response, deadline: float, clock: Callable[[], float]) -> bytes:
     body = bytearray()
     for chunk in response.iter_raw():
         body += chunk
-        if len(body) > MAX_BYTES:
-            raise DiscoveryFailed(f"the list of models is longer than {MAX_BYTES} bytes")
         if clock() > deadline:
             raise DiscoveryFailed(f"the list of models took longer than {MAX_SECONDS:g} s")
     return bytes(body)

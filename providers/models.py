@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
@@ -13,6 +14,7 @@ from providers.adapters.registry import list_adapters
 from providers.rules import (
     check_capabilities,
     check_headers,
+    check_literal_address,
     check_model_name,
     check_profile,
     check_slug,
@@ -155,9 +157,12 @@ class Endpoint(models.Model):
         return self.url
 
     def clean(self) -> None:
-        """Normalises `url`. Raises ValidationError where it is not an http(s) origin with an optional prefix."""
+        """Normalises `url`. Raises ValidationError where it is no http(s) origin with an optional prefix, or a denied address."""
         try:
             self.url = normalise_url(self.url)
+            # One that was allowed once can still be disabled.
+            if self.enabled or not Endpoint.objects.filter(pk=self.pk, url=self.url).exists():
+                check_literal_address(self.url, settings.TOKENHUB.allow_private_origins)
         except ValidationError as error:
             raise ValidationError({"url": error}) from error
 

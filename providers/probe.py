@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import httpx
 from django.conf import settings
 
 from providers.discovery import DiscoveryDiff, discover_models
@@ -35,7 +34,7 @@ def ask(provider: Provider) -> DiscoveryDiff:
     if opened is not None:
         keyring.unlock(opened.keys)
     try:
-        return discover_models(provider, keyring=keyring)
+        return discover_models(provider, keyring=keyring, private=settings.TOKENHUB.allow_private_origins)
     finally:
         keyring.lock()
 
@@ -53,10 +52,8 @@ def check_connection(
     begun = clock()
     try:
         diff = discover(provider)
-    except (TokenhubError, httpx.HTTPError) as refused:
-        message = refused.message if isinstance(refused, TokenhubError) else type(refused).__name__
-        hint = getattr(refused, "hint", None)
-        return ConnectionReport(False, _since(begun, clock), write_refusal(message, hint))
+    except TokenhubError as refused:
+        return ConnectionReport(False, _since(begun, clock), write_refusal(refused.message, refused.hint))
     listed = diff.unchanged + len(diff.new) + len(diff.changed)
     return ConnectionReport(True, _since(begun, clock), f"It answers and lists {listed} models.", listed)
 

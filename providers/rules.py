@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from django.core.exceptions import ValidationError
 
 from providers.adapters.base import Adapter
+from tokenhub.core.addresses import PrivateOrigins, find_literal_denial, is_host_name
 from tokenhub.core.specs import CAPABILITIES
 
 NAME_RULE = (
@@ -21,9 +22,7 @@ _SLUG = re.compile(r"[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]*(?:/[A-Za-z0-9._:@+-]+)*", re.ASCII)
 _UPSTREAM = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)
-_HOST = re.compile(
-    r"(?=.{1,253}\Z)[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*\.?"
-)
+_NUMERIC_HOST = re.compile(r"(?:[0-9a-z_-]+\.)*(?:[0-9]+|0x[0-9a-f]*)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~@:+=-]+)*", re.ASCII)
 
@@ -130,6 +129,10 @@ def normalise_url(value: str) -> str:
     # urlsplit drops tabs and line breaks without a word, and would make another URL of it.
     if _CONTROL.search(value) is not None:
         raise ValidationError("A URL has no control characters and no line breaks.")
+    if "\\" in value:
+        raise ValidationError(
+            "A URL has no backslashes: some programs read them as slashes, and so another host."
+        )
     try:
         parts = urlsplit(value)
         port = parts.port
@@ -162,10 +165,34 @@ def _normalise_host(host: str) -> str:
             return f"[{ipaddress.IPv6Address(host).compressed}]"
         except ValueError as error:
             raise ValidationError(f"This is not an IPv6 address: {error}.") from error
+    # Several look-alikes of digits, letters and dots are made ASCII on the way to a resolver.
+    if not host.isascii():
+        raise ValidationError("Write the host's name in ASCII (a name with other letters begins with xn--).")
+    name = host.lower()
+    if name.endswith("."):
+        raise ValidationError("Leave the dot at the end of the host's name out.")
     try:
-        name = host.encode("idna").decode("ascii").lower() if not host.isascii() else host.lower()
-    except UnicodeError as error:
-        raise ValidationError("The host's name can't be written in ASCII.") from error
-    if _HOST.fullmatch(name) is None:
-        raise ValidationError("Name a host, e.g. https://api.example.com.")
-    return name
+        return str(ipaddress.IPv4Address(name))
+    except ValueError:
+        if is_host_name(name):
+            return name
+    if _NUMERIC_HOST.fullmatch(name) is not None:
+        raise ValidationError("Write an IPv4 address as four decimal numbers, e.g. 192.0.2.1.")
+    raise ValidationError("Name a host, e.g. https://api.example.com.")
+
+
+def check_literal_address(url: str, private: PrivateOrigins) -> None:
+    """Raises ValidationError if a normalised URL's host is an address to which no connection is allowed.
+
+    Where a name leads is checked at each connection: what it resolves to now says nothing of later.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    kind = find_literal_denial(private, host, port)
+    if kind:
+        shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        raise ValidationError(
+            f"{host} is {kind}, to which connections are not allowed. "
+            f"To allow it, add {shown} to TOKENHUB_ALLOW_PRIVATE_ORIGINS and restart."
+        )

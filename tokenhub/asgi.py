@@ -45,6 +45,7 @@ from vault.engine.buffers import SecretBuffer  # noqa: E402
 from vault.engine.grants import ClusterKey  # noqa: E402
 from vault.headless import list_headless  # noqa: E402
 from vault.keyring import Keyring  # noqa: E402
+from vault.trail import tell_head_once  # noqa: E402
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -117,6 +118,7 @@ class DataPlane:
             ("subscriber", subscriber.run),
             ("drainer", self._drainer.run),
             ("vault", agent.run),
+            ("audit", tell_head_once),
         ):
             thread = threading.Thread(target=run, args=(self._stop,), name=f"tokenhub-{name}", daemon=True)
             thread.start()
@@ -194,6 +196,7 @@ def _gateway_config(options: TokenhubSettings, instance: str) -> GatewayConfig:
         max_body_bytes=options.max_body_bytes,
         body_timeout=options.body_timeout,
         upstream_client=options.upstream_client,
+        private_origins=options.allow_private_origins,
         metrics_token=options.metrics_token,
         metrics_allow=options.metrics_allow,
     )

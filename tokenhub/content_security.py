@@ -1,4 +1,4 @@
-"""Sends the Content-Security-Policy of `settings.CONTENT_SECURITY_POLICY` with every Django answer. Control plane."""
+"""Sends the policies of `settings.CONTENT_SECURITY_POLICY` and `PERMISSIONS_POLICY` with every Django answer. Control plane."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponseBase
 
 
 class ContentSecurityMiddleware:
-    """Adds the header unless the view set its own. Serves sync and async stacks, so that it costs no thread hop."""
+    """Adds the headers unless the view set its own. Serves sync and async stacks, so that it costs no thread hop."""
 
     sync_capable = True
     async_capable = True
@@ -19,6 +19,7 @@ class ContentSecurityMiddleware:
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         self.get_response = get_response
         self.policy = "; ".join(f"{name} {value}" for name, value in settings.CONTENT_SECURITY_POLICY.items())
+        self.permissions = settings.PERMISSIONS_POLICY
         if iscoroutinefunction(get_response):
             markcoroutinefunction(self)
 
@@ -32,4 +33,5 @@ class ContentSecurityMiddleware:
 
     def _add(self, response: HttpResponseBase) -> HttpResponseBase:
         response.headers.setdefault("Content-Security-Policy", self.policy)
+        response.headers.setdefault("Permissions-Policy", self.permissions)
         return response

@@ -20,6 +20,7 @@ from typing import Any
 
 from tokenhub import setting_values as values
 from tokenhub.configfile import ConfigFile, read_config_file
+from tokenhub.core.addresses import PrivateOrigins
 from tokenhub.core.errors import SettingInvalid
 
 PREFIX = "TOKENHUB_"
@@ -67,6 +68,11 @@ class TokenhubSettings:
     )
     upstream_client: str = _option(
         values.choice("http1", "aiohttp"), "http1", "HTTP client towards providers"
+    )
+    allow_private_origins: PrivateOrigins = _option(
+        values.private_origins,
+        PrivateOrigins(),
+        "hosts, `host:port` and networks that endpoints may lead to beside public addresses; `none`: no other",
     )
     simulated_provider: bool = _option(
         values.boolean, False, "bootstrap creates the simulated provider and its models"
@@ -137,6 +143,9 @@ class TokenhubSettings:
         values.origins, (), "origins (`https://hub.example.com`) that may send its forms"
     )
     https: bool = _option(values.boolean, False, "served over HTTPS only: secure cookies, HSTS, redirects")
+    require_mfa: str = _option(
+        values.choice("off", "staff", "superusers"), "off", "whom the admin site makes enrol a second factor"
+    )
     debug: bool = _option(values.boolean, False, "Django's debug pages; never in production")
 
     # Logs and metrics

@@ -14,17 +14,30 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from tokenhub.http_answer import AnswerCycle
+from tokenhub.process import harden_process
 
 _TIMER_SLACK = 0.01
 
 
 class ServerConfig(Config):
-    """uvicorn's configuration with the bounds of request heads: `head_timeout` in seconds, `max_head_bytes`."""
+    """uvicorn's configuration with the bounds of request heads: `head_timeout` in seconds, `max_head_bytes`.
 
-    def __init__(self, *, head_timeout: float, max_head_bytes: int, **options: Any) -> None:
+    `harden`: whether the serving processes close themselves to their neighbours.
+    """
+
+    def __init__(
+        self, *, head_timeout: float, max_head_bytes: int, harden: bool = True, **options: Any
+    ) -> None:
         self.head_timeout = head_timeout
         self.max_head_bytes = max_head_bytes
+        self.harden = harden
         super().__init__(http=BoundedHeadProtocol, **options)
+
+    def load(self) -> None:
+        """Hardens the process, then loads the application. Each worker comes here first, before it reads a secret."""
+        if self.harden:
+            harden_process()
+        super().load()
 
 
 class BoundedHeadProtocol(HttpToolsProtocol):
@@ -102,6 +115,8 @@ class BoundedHeadProtocol(HttpToolsProtocol):
         self._disarm()
         parser = self.parser
         if parser.should_upgrade() and self._should_upgrade():
+            # What hands the connection to the WebSocket protocol writes the request anew, out of the scope.
+            self._fill_scope()
             return
         version = self._fill_scope()
         before = self.cycle

@@ -130,6 +130,7 @@ def build_logging(level: str, form: str) -> dict[str, Any]:
             "websockets": {"level": discreet},
             # Named so that configuring "uvicorn" above does not switch it on again.
             "uvicorn.access": {"handlers": [], "level": "CRITICAL", "propagate": False},
+            "tokenhub.audit": {"level": "INFO"},  # it is shipped from here: no level takes it away
             "asyncio": {"level": "WARNING"},
             "httpx": {"level": "WARNING"},  # at info it logs each URL
             "httpcore": {"level": "WARNING"},

@@ -18,6 +18,7 @@ from uvicorn.supervisors import Multiprocess
 from tokenhub.environment import TokenhubSettings
 from tokenhub.http_protocol import ServerConfig
 from tokenhub.logs import build_logging
+from tokenhub.process import harden_process
 
 CLUSTER_SECRET = "TOKENHUB_CLUSTER_SECRET"  # noqa: S105 - the variable's name
 APPLICATION = "tokenhub.asgi:application"
@@ -49,6 +50,7 @@ def build_config(settings: TokenhubSettings, application: str = APPLICATION) -> 
         timeout_notify=1,
         head_timeout=settings.head_timeout,
         max_head_bytes=settings.max_head_bytes,
+        harden=not settings.debug,
     )
 
 
@@ -57,6 +59,8 @@ def run_server(config: ServerConfig) -> None:
 
     With several workers uvicorn's supervisor replaces a dead one. Exits with 3 where the application does not start.
     """
+    if config.harden:
+        harden_process()
     if config.workers > 1:
         # The workers inherit it. Replicas that are started apart need one that was set.
         if not any(os.environ.get(name) for name in (CLUSTER_SECRET, f"{CLUSTER_SECRET}_FILE")):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from tokenhub.core.addresses import PrivateOrigins, read_private_origins
 from tokenhub.core.keys import find_key_parts
 
 Parse = Callable[[str], Any]
@@ -128,6 +129,11 @@ def networks(value: str) -> tuple[IPv4Network | IPv6Network, ...]:
 def addresses(value: str) -> tuple[str, ...]:
     """As `networks`, in the text form that uvicorn takes."""
     return tuple(str(network) for network in networks(value))
+
+
+def private_origins(value: str) -> PrivateOrigins:
+    """Hosts, `host:port` and networks, separated by commas, or `none`."""
+    return read_private_origins(_items(value))
 
 
 def secret(length: int) -> Parse:

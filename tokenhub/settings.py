@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ INSTALLED_APPS = [
     "django_filters",
     "channels",
     "django_prometheus",
+    "axes",
     "console",
     "snapshots",
     "usage",
@@ -47,6 +49,7 @@ INSTALLED_APPS = [
     "routing",
     "providers",
     "vault",
+    "signin",
 ]
 
 MIDDLEWARE = [
@@ -59,8 +62,12 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "signin.sessions.SessionLimits",
+    "signin.requirement.SecondFactorRequirement",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "console.sessions.RefusalMiddleware",
     "django_prometheus.middleware.PrometheusAfterMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 PROMETHEUS_EXPORT_MIGRATIONS = False
 
@@ -130,6 +137,21 @@ AUTH_PASSWORD_VALIDATORS = [
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
 ]
 
+# --- Signing in ---------------------------------------------------------------------------------------------------------
+AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "signin.backends.Accounts"]
+# The limits themselves, and why they are as they are, are in `signin.limits`.
+AXES_HANDLER = "signin.limits.SignInLimits"
+AXES_CLIENT_IP_CALLABLE = "signin.limits.address_of_client"
+AXES_LOCKOUT_CALLABLE = "signin.limits.locked_response"
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = timedelta(minutes=15)
+AXES_RESET_ON_SUCCESS = True
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_SENSITIVE_PARAMETERS = ["username", "ip_address", "code", "csrfmiddlewaretoken"]
+AXES_ENABLE_ADMIN = False
+AXES_VERBOSE = False
+
 LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_I18N = False
@@ -154,13 +176,23 @@ MEDIA_ROOT = TOKENHUB.data_dir / "media"
 
 # --- Security: `manage.py check --deploy` is clean with TOKENHUB_HTTPS=true -------------------------------------------
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = TOKENHUB.https
-SESSION_COOKIE_HTTPONLY = True
-SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
-SESSION_COOKIE_AGE = 12 * 3600
+# Browsers take `__Host-` names only from this very host, over HTTPS, for the whole site: no neighbour can plant one.
+SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = (
+    ("__Host-sessionid", "__Host-csrftoken") if TOKENHUB.https else ("sessionid", "csrftoken")
+)
+SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
+# Lax, not Strict: a link from a message to a page of the console would else lead to the sign-in.
+SESSION_COOKIE_SAMESITE = "Lax"
+CSRF_COOKIE_SAMESITE = "Strict"
+SESSION_COOKIE_AGE = (
+    12 * 3600
+)  # `signin.sessions` ends them sooner: after 30 minutes idle, 12 hours from signing in
 SECURE_SSL_REDIRECT = TOKENHUB.https
 SECURE_HSTS_SECONDS = 365 * 24 * 3600 if TOKENHUB.https else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = TOKENHUB.https
 SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+PERMISSIONS_POLICY = "camera=(), geolocation=(), microphone=(), payment=(), usb=()"
 # No SECURE_PROXY_SSL_HEADER: the server sets the scheme from X-Forwarded-Proto, of TOKENHUB_TRUSTED_PROXIES only.
 X_FRAME_OPTIONS = "DENY"
 CONTENT_SECURITY_POLICY = {

@@ -7,5 +7,6 @@ from django.views.generic import RedirectView
 urlpatterns = [
     path("", RedirectView.as_view(url="/admin/", permanent=False)),
     path("admin/v1/", include("tokenhub.control.urls")),
+    path("admin/", include("signin.urls")),
     path("admin/", admin.site.urls),
 ]

@@ -124,7 +124,7 @@ class Owner:
             for after, line in read_lines(segment.stream, segment.read_offset):
                 start, segment.read_offset = segment.read_offset, after
                 self._take(segment, start, line)
-                if len(self.ready) + len(self.strays) + len(self.damaged) >= limit:
+                if self.waiting() >= limit:
                     return False
             segment.ended = segment.ended or self.dead
         return True

@@ -6,7 +6,9 @@ from typing import Any
 
 from django.apps import apps
 from django.contrib import admin, messages
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect
 from django.urls import NoReverseMatch, reverse
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import ChoicesDropdownFilter
@@ -17,7 +19,12 @@ from tokenhub.control.admin import ModelAdmin, ReadOnlyAdmin, action
 from tokenhub.control.callers import actor_of
 from usage.admin import between, exact
 from vault import actions
+from vault.export import export
 from vault.models import AuditEntry, Credential
+from vault.trail import find_head, verify
+
+VERIFY_SECONDS = 3.0
+"""How long a page verifies before it asks whether to go on."""
 
 
 @admin.register(Credential)
@@ -86,22 +93,35 @@ class CredentialAdmin(ModelAdmin):
 class AuditEntryAdmin(ReadOnlyAdmin):
     """Who changed what, when, from where; with what was before and after."""
 
-    list_display = ("when", "who", "action", "what")
-    list_display_links = ("when",)
+    list_display = ("number", "when", "who", "action", "what")
+    list_display_links = ("number",)
     list_filter = (
         exact("action", "action"),
         exact("actor", "actor"),
         ("actor_kind", ChoicesDropdownFilter),
+        exact("address", "address"),
         exact("object_type", "object type"),
         exact("object_id", "object ID"),
         ("at", between("time")),
     )
     search_fields = ("object_label", "actor")
+    search_help_text = "A part of an object's or an actor's name."
+    show_full_result_count = False
     empty_text = "Every change of the configuration is written down here."
     has_trail = False
     change_form_template = "console/audit_entry.html"
+    list_before_template = "console/audit_state.html"
+    own_pages = (
+        ("verify/", "verify_page"),
+        ("export/csv/", "export_csv"),
+        ("export/jsonl/", "export_jsonl"),
+    )
 
-    @admin.display(description="When", ordering="id")
+    @admin.display(description="Entry", ordering="seq")
+    def number(self, row: AuditEntry) -> str:
+        return display.write_count(row.seq)
+
+    @admin.display(description="When", ordering="seq")
     def when(self, row: AuditEntry) -> SafeString | str:
         return display.write_time_tag(row.at)
 
@@ -114,6 +134,62 @@ class AuditEntryAdmin(ReadOnlyAdmin):
     @admin.display(description="Object", ordering="object_label")
     def what(self, row: AuditEntry) -> SafeString | str:
         return display.two_lines(row.object_label, f"{row.object_type} {row.object_id}")
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """The list, with the end of the trail and the ways to check it and to take it out."""
+        context = {
+            "head": find_head(),
+            "verify_url": self.url_for("verify_page"),
+            "may_export": self.has_export_permission(request),
+            "export_urls": [
+                {"name": name, "url": f"{self.url_for(page)}?{request.GET.urlencode()}"}
+                for name, page in (("CSV", "export_csv"), ("JSON lines", "export_jsonl"))
+            ],
+        }
+        return super().changelist_view(request, {**context, **(extra_context or {})})
+
+    def has_export_permission(self, request: HttpRequest) -> bool:
+        """Who may see the trail and carry it away."""
+        return self.has_view_permission(request) and request.user.has_perm("vault.export_auditentry")
+
+    def verify_page(self, request: HttpRequest) -> HttpResponse:
+        """Asks; on POST walks along the chain from entry `from` for a few seconds, and says what it found."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        outcome = None
+        if request.method == "POST":
+            start = request.POST.get("from", "1")
+            outcome = verify(
+                start=int(start) if start.isdecimal() and len(start) < 19 else 1, seconds=VERIFY_SECONDS
+            )
+        return self.page(
+            request,
+            "console/audit_verify.html",
+            "Verify",
+            outcome=outcome,
+            head=find_head(),
+            next=None if outcome is None else outcome.last + 1,
+            back_url=self.url_for("changelist"),
+        )
+
+    def export_csv(self, request: HttpRequest) -> HttpResponseBase:
+        """The filtered list as CSV, oldest first."""
+        return self._export(request, "csv")
+
+    def export_jsonl(self, request: HttpRequest) -> HttpResponseBase:
+        """The filtered list as JSON lines, oldest first."""
+        return self._export(request, "jsonl")
+
+    def _export(self, request: HttpRequest, form: str) -> HttpResponseBase:
+        if not self.has_export_permission(request):
+            raise PermissionDenied
+        try:
+            rows = self.get_changelist_instance(request).queryset
+        except IncorrectLookupParameters:
+            return HttpResponseRedirect(self.url_for("changelist"))
+        return export(request, rows, form)
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any

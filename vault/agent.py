@@ -20,36 +20,26 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import DatabaseError, IntegrityError, connection, transaction
-from django.db.models import Max, Q
+from django.db import DatabaseError, transaction
+from django.db.models import Max
 from django.db.models.functions import Now
 
 from snapshots.connection import own_connection
 from snapshots.publish import CHANNEL as CONFIG_CHANNEL
 from tokenhub.control.actors import Actor
 from tokenhub.core.errors import TokenhubError
-from vault.engine.errors import AnnouncementRefused, DoesNotOpen, VaultLocked
-from vault.engine.grants import (
-    MAX_AGE,
-    Announcement,
-    ClusterKey,
-    Occasion,
-    WorkerKey,
-    check_announcement,
-    grant_root,
-)
+from vault.engine.errors import DoesNotOpen, VaultLocked
+from vault.engine.grants import ClusterKey
 from vault.engine.slots import SlotSecret
+from vault.granting import Granting
 from vault.keyring import Keyring
+from vault.notify import CHANNEL
 from vault.opened import OpenedVault, VaultHolder, opened_vault
 from vault.tending import tend_vault
 from vault.tries import get_vault
 from vault.vault_actions import has_headless_slot, lock, unlock_headless
 from vault.vault_models import Vault, VaultDataKey, VaultGrant, VaultWorker
 
-CHANNEL = "tokenhub_vault"
-"""The Postgres channel on which an announcement or a grant is told; without a payload."""
-
-ANNOUNCE_AGAIN = MAX_AGE / 2
 GRANT_SECONDS = 60.0
 FORGET_SECONDS = 60.0
 TEND_SECONDS = 5.0
@@ -59,7 +49,6 @@ FOLLOW_ALONE_SECONDS = 2.0
 """The same where no peer can grant it: what the rotating process itself takes to hold the new root."""
 SLACK_SECONDS = 5.0
 """What a poll may take longer than it should, before the keyring refuses on its own."""
-ALONE = "without TOKENHUB_CLUSTER_SECRET each worker must be unlocked by itself, or by a key file, variable or KMS"
 
 log = logging.getLogger(__name__)
 
@@ -108,15 +97,13 @@ class Agent:
         self._keyring = keyring
         self._instance = instance
         self._boot_id = uuid.uuid4().hex
-        self._cluster = cluster
+        self._alone = cluster is None
+        self._granting = Granting(instance, self._boot_id, cluster, holder=holder, clock=clock)
         self._headless = tuple(headless)
         self._holder = holder
         self._poll_seconds = poll_seconds
         self._status_seconds = status_seconds
         self._clock = clock
-        self._key: WorkerKey | None = None
-        self._announced: Announcement | None = None
-        self._announced_clock = 0.0
         self._reported: tuple[_Report, float] | None = None
         self._problem = ""
         self._headless_tried = False
@@ -124,9 +111,8 @@ class Agent:
         self._coast_seconds = 0.0
         self._outdated_since: float | None = None
         self._tidied_at = self._tended_at = -1e9
-        self._exists = self._nudge = False
+        self._exists = False
         self._begun = clock()
-        self._refused: set[tuple[str, int]] = set()
         self._listening: Any = None
         self._database_error = ""
 
@@ -146,8 +132,7 @@ class Agent:
             with contextlib.suppress(DatabaseError):
                 VaultWorker.objects.filter(instance=self._instance).delete()
                 VaultGrant.objects.filter(instance=self._instance).delete()
-        if self._cluster is not None:
-            self._cluster.wipe()
+        self._granting.close()
 
     def poll(self, own: Any) -> None:
         """One look, and all that follows of it. Never raises for a database that is away."""
@@ -204,7 +189,7 @@ class Agent:
             self._follow_root(vault)
             return
         self._outdated_since = None
-        self._forget_key()
+        self._granting.forget_key()
         self._problem = ""
         versions = set(VaultDataKey.objects.values_list("version", flat=True))
         if versions != set(opened.keys.versions) or vault.active_key != opened.keys.active:
@@ -214,7 +199,7 @@ class Agent:
                 return
             except DoesNotOpen:
                 self._problem = "a data key does not open under this root key"
-        self._answer(vault, opened)
+        self._granting.answer(vault, opened)
         if self._lock_if_over(vault):
             return
         if self._clock() - self._tended_at >= TEND_SECONDS:
@@ -227,7 +212,7 @@ class Agent:
         if self._outdated_since is None:
             self._outdated_since = now
         self._problem = "waits for the rotated root key"
-        if now - self._outdated_since > (FOLLOW_ALONE_SECONDS if self._cluster is None else FOLLOW_SECONDS):
+        if now - self._outdated_since > (FOLLOW_ALONE_SECONDS if self._alone else FOLLOW_SECONDS):
             log.error("the vault's root key was rotated, and this worker can't follow; its keys are gone")
             self._drop()
         self._ask(vault)
@@ -261,119 +246,10 @@ class Agent:
             self._problem = "; ".join(problems)[:300]
             log.error("the vault does not unlock by itself: %s", self._problem)
 
-    # Asking for ROOT, and answering
-
     def _ask(self, vault: Any) -> None:
-        """Announces this worker, and takes its grant where there is one."""
-        held = self._holder.find()
-        if held is not None and held.root.version == vault.root_version:
-            return
-        if self._cluster is None:
-            if not self._problem or self._problem == ALONE:
-                others = VaultWorker.objects.exclude(instance=self._instance).exists()
-                self._problem = ALONE if others else ""
-            return
-        if self._key is not None and self._key.vault_id != vault.vault_id:
-            self._forget_key()
-        if self._key is None:
-            self._key = WorkerKey(vault.vault_id, self._instance, self._boot_id)
-        for row in VaultGrant.objects.filter(instance=self._instance, boot_id=self._boot_id):
-            row.delete()
-            if (row.lock_epoch, row.root_version) == (vault.lock_epoch, vault.root_version) and self._take(
-                vault, row
-            ):
-                return
-        if self._announced is None or self._clock() - self._announced_clock >= ANNOUNCE_AGAIN:
-            self._announced = self._key.announce(self._cluster, vault.db_now.timestamp())
-            self._announced_clock = self._clock()
-            self._reported = None
-            self._nudge = True
-
-    def _take(self, vault: Any, row: VaultGrant) -> bool:
-        assert self._key is not None
-        assert self._cluster is not None
-        try:
-            root = self._key.open(
-                bytes(row.grant),
-                self._cluster,
-                row.root_version,
-                Occasion(row.lock_epoch, bytes(row.nonce)),
-                bytes(vault.root_check),
-            )
-            # It takes the root over, and wipes it where it refuses it.
-            self._holder.put(root, epoch=row.lock_epoch)
-        except VaultLocked:
-            return False
-        except DoesNotOpen as error:
-            log.error("a grant for this worker does not open (%s); it is thrown away", error.reason)
-            self._problem = "a grant does not open: give all workers the same TOKENHUB_CLUSTER_SECRET"
-            return False
-        self._forget_key()
-        self._outdated_since = None
-        self._problem = ""
-        return True
-
-    def _answer(self, vault: Any, opened: OpenedVault) -> None:
-        """Grants ROOT to every worker that announced itself and can prove that it is one of ours."""
-        if self._cluster is None:
-            return
-        now = vault.db_now.timestamp()
-        waiting = VaultWorker.objects.filter(announced_at__gt=now - MAX_AGE).exclude(instance=self._instance)
-        waiting = waiting.filter(
-            ~Q(state=VaultWorker.State.UNLOCKED) | Q(root_version__lt=vault.root_version)
-        )
-        granted = set(
-            VaultGrant.objects.filter(
-                lock_epoch=vault.lock_epoch, root_version=vault.root_version
-            ).values_list("instance", "boot_id")
-        )
-        told = False
-        for row in waiting:
-            if (row.instance, row.boot_id) in granted:
-                continue
-            announcement = Announcement(
-                vault_id=vault.vault_id,
-                instance=row.instance,
-                boot_id=row.boot_id,
-                public_key=bytes(row.public_key),
-                created_at=row.announced_at,
-                mac=bytes(row.mac),
-            )
-            told |= self._grant(vault, opened, announcement, now)
-        if told:
-            _notify()
-
-    def _grant(self, vault: Any, opened: OpenedVault, announcement: Announcement, now: float) -> bool:
-        assert self._cluster is not None
-        occasion = Occasion.create(vault.lock_epoch)
-        try:
-            check_announcement(announcement, self._cluster, vault.vault_id, now)
-            sealed = grant_root(opened.root, announcement, self._cluster, occasion, now)
-        except AnnouncementRefused as error:
-            mark = (announcement.instance, announcement.created_at)
-            if mark not in self._refused:
-                self._refused = {*list(self._refused)[-99:], mark}
-                log.error(
-                    "worker %s asks for the root key and is refused: %s", announcement.instance, error.message
-                )
-            self._problem = f"{announcement.instance} is refused: {error.message}"[:300]
-            return False
-        with contextlib.suppress(IntegrityError), transaction.atomic():
-            # An older grant, of another epoch or root, makes room; a peer that was faster is as good.
-            VaultGrant.objects.filter(instance=announcement.instance, boot_id=announcement.boot_id).exclude(
-                lock_epoch=vault.lock_epoch, root_version=vault.root_version
-            ).delete()
-            VaultGrant.objects.create(
-                instance=announcement.instance,
-                boot_id=announcement.boot_id,
-                lock_epoch=vault.lock_epoch,
-                root_version=vault.root_version,
-                nonce=occasion.nonce,
-                grant=sealed,
-                created_at=vault.db_now,
-            )
-            return True
-        return False
+        if self._granting.ask(vault):
+            self._outdated_since = None
+            self._problem = ""
 
     # Locking
 
@@ -432,17 +308,17 @@ class Agent:
             keyring.lock()
         keyring.vault_state = "locked" if self._exists else "none"
         waits = "waits for somebody to unlock it" if self._exists else ""
-        keyring.vault_reason = self._database_error or self._problem or waits
+        keyring.vault_reason = self._database_error or self._problem or self._granting.problem or waits
 
     def _report(self, vault: Any) -> None:
         """Writes this worker's row when it changed, and now and then to say that it is alive."""
         opened = self._holder.find()
         broken = self._keyring.list_broken()
-        problem = self._problem
+        problem = self._problem or self._granting.problem
         if broken:
             problem = f"does not open: the sealed key of {', '.join(broken)}"
         state = VaultWorker.State.UNLOCKED if opened else VaultWorker.State.LOCKED
-        announced = self._announced if self._key is not None else None
+        announced = self._granting.announced
         report = _Report(
             state=VaultWorker.State.NONE if vault is None else state,
             lock_epoch=0 if opened is None else opened.epoch,
@@ -474,9 +350,7 @@ class Agent:
         if not VaultWorker.objects.filter(instance=self._instance).update(**values):
             VaultWorker.objects.create(instance=self._instance, **values)
         self._reported = (report, now)
-        if self._nudge:
-            self._nudge = False
-            _notify()
+        self._granting.tell_if_new()
 
     def _used_at(self, db_now: datetime) -> datetime | None:
         """When a sealed secret was last used here, in the database's time."""
@@ -488,11 +362,6 @@ class Agent:
         VaultGrant.objects.filter(created_at__lt=Now() - timedelta(seconds=GRANT_SECONDS)).delete()
         gone = VaultWorker.objects.exclude(instance=self._instance)
         gone.filter(seen_at__lt=Now() - timedelta(seconds=FORGET_SECONDS)).delete()
-
-    def _forget_key(self) -> None:
-        if self._key is not None:
-            self._key.discard()
-        self._key = self._announced = None
 
     def _note_database_down(self, error: DatabaseError, own: Any) -> None:
         """Logs once for each change of state. Closing makes the next query connect afresh."""
@@ -523,10 +392,3 @@ class Agent:
 def _read_vault() -> Any:
     """The vault's row with the database's time as `db_now`, which all workers share; None without a vault."""
     return Vault.objects.annotate(db_now=Now()).filter(pk=Vault.ID).first()
-
-
-def _notify() -> None:
-    """Tells the other workers' agents to look now."""
-    if connection.vendor == "postgresql":
-        with connection.cursor() as cursor:
-            cursor.execute(f"NOTIFY {CHANNEL}")

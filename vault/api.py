@@ -7,6 +7,8 @@ from typing import Any
 
 import django_filters
 from django.db.models import Prefetch
+from django.http import StreamingHttpResponse
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.decorators import action
@@ -15,6 +17,7 @@ from rest_framework.response import Response
 
 from tokenhub.control.api import ControlViewSet, WritableViewSet
 from vault import actions
+from vault.export import export
 from vault.keyring import MAX_SECRET_BYTES
 from vault.models import AuditEntry, Credential, SealedSecret
 from vault.vault_api import SealedSecretSerializer, TypedField
@@ -51,6 +54,7 @@ class AuditEntrySerializer(serializers.ModelSerializer[AuditEntry]):
         model = AuditEntry
         fields = (
             "id",
+            "seq",
             "at",
             "actor",
             "actor_kind",
@@ -61,6 +65,8 @@ class AuditEntrySerializer(serializers.ModelSerializer[AuditEntry]):
             "object_label",
             "before",
             "after",
+            "prev_hash",
+            "hash",
         )
 
 
@@ -72,7 +78,7 @@ class AuditFilter(django_filters.FilterSet):
 
     class Meta:
         model = AuditEntry
-        fields = ("actor", "actor_kind", "action", "object_type", "object_id")
+        fields = ("actor", "actor_kind", "address", "action", "object_type", "object_id")
 
 
 class CredentialViewSet(WritableViewSet):
@@ -104,14 +110,30 @@ class CredentialViewSet(WritableViewSet):
         return self.shown(actions.renew_credential(self.actor, self.get_object()).pk)
 
 
+EXPORT_PERMISSIONS = ("vault.view_auditentry", "vault.export_auditentry")
+
+
 class AuditViewSet(ControlViewSet):
-    """The audit trail, newest first."""
+    """The audit trail, newest first; exports are streamed, oldest first."""
 
     queryset = AuditEntry.objects.all()
     serializer_class = AuditEntrySerializer
     filterset_class = AuditFilter
     search_fields = ("object_label", "actor")
-    ordering_fields = ("id", "at")
+    ordering_fields = ("id", "seq", "at")
+    permissions_by_action = {"export_csv": EXPORT_PERMISSIONS, "export_jsonl": EXPORT_PERMISSIONS}
+
+    @extend_schema(responses={(200, "text/csv"): OpenApiTypes.STR}, filters=True)
+    @action(detail=False, url_path="export/csv", pagination_class=None)
+    def export_csv(self, request: Request) -> StreamingHttpResponse:
+        """Every entry that the filters leave, as CSV; cells that could be formulas have an apostrophe in front."""
+        return export(request._request, self.filter_queryset(self.get_queryset()), "csv")
+
+    @extend_schema(responses={(200, "application/x-ndjson"): OpenApiTypes.STR}, filters=True)
+    @action(detail=False, url_path="export/jsonl", pagination_class=None)
+    def export_jsonl(self, request: Request) -> StreamingHttpResponse:
+        """Every entry that the filters leave, one JSON object a line."""
+        return export(request._request, self.filter_queryset(self.get_queryset()), "jsonl")
 
 
 def _with_overlap(data: dict[str, Any]) -> dict[str, Any]:

@@ -18,12 +18,12 @@ from uuid import UUID
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.db import IntegrityError, models, transaction
 from django.db.models import ProtectedError, RestrictedError
-from django.utils import timezone
 
 from tokenhub.control.actors import Actor
 from tokenhub.control.changes import announce
 from tokenhub.core.errors import Conflict, InvalidRequest
 from vault.models import AuditEntry
+from vault.trail import append, hold_trail
 
 Description = dict[str, Any]
 
@@ -54,20 +54,15 @@ def record(
     *, actor: Actor, action: str, target: models.Model, before: Description | None, after: Description | None
 ) -> AuditEntry:
     """Appends one entry, in the transaction that is open. `action` is `object.verb`, e.g. `provider.update`."""
-    entry = AuditEntry(
-        at=timezone.now(),
-        actor=actor.name[:200],
-        actor_kind=actor.kind,
-        address=actor.address[:64],
+    return append(
+        actor=actor,
         action=action,
         object_type=target._meta.label_lower,
         object_id=_identity(target, before, after),
-        object_label=str(target)[:255],
+        object_label=str(target),
         before=before,
         after=after,
     )
-    entry.save()
-    return entry
 
 
 @contextmanager
@@ -78,6 +73,7 @@ def change(actor: Actor, action: str, instance: models.Model, *, area: str = "")
     """
     actor.require("write")
     with translated(instance), transaction.atomic():
+        hold_trail()
         before = _read(instance, lock=True)
         yield
         after = _read(instance)

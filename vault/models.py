@@ -151,7 +151,11 @@ class AuditEntry(models.Model):
         BOOTSTRAP = "bootstrap", "Bootstrap"
         SYSTEM = "system", "Tokenhub"
         COMMAND = "command", "Command"
+        ANONYMOUS = "anonymous", "Not signed in"
 
+    seq = models.PositiveBigIntegerField(
+        unique=True, help_text="Its place in the trail: 1, 2, 3, … without a gap."
+    )
     at = models.DateTimeField(db_index=True)
     actor = models.CharField(max_length=200)
     actor_kind = models.CharField(max_length=16, choices=ActorKind.choices)
@@ -162,12 +166,15 @@ class AuditEntry(models.Model):
     object_label = models.CharField(max_length=255)
     before = models.JSONField(null=True)
     after = models.JSONField(null=True)
+    prev_hash = models.CharField(max_length=64, help_text="The hash of the entry before it.")
+    hash = models.CharField(max_length=64, help_text="SHA-256 over all of the above but the ID.")
 
     objects = AuditQuerySet.as_manager()
 
     class Meta:
-        ordering = ["-id"]
+        ordering = ["-seq"]
         verbose_name_plural = "audit entries"
+        permissions = [("export_auditentry", "Can export the audit trail")]
         indexes = [models.Index(fields=["object_type", "object_id"], name="vault_audit_object")]
 
     def __str__(self) -> str:
@@ -183,3 +190,22 @@ class AuditEntry(models.Model):
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
         """Raises AppendOnly."""
         raise AppendOnly("audit entries can't be deleted")
+
+
+class AuditHead(models.Model):
+    """Where the audit trail ends: one row, locked by whoever appends, so that there is one order across all processes.
+
+    A database trigger lets it only count up by one.
+    """
+
+    ONLY = 1
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=ONLY)
+    seq = models.PositiveBigIntegerField(default=0)
+    hash = models.CharField(max_length=64)
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.seq} {self.hash}"

@@ -19,6 +19,7 @@ from tokenhub.control.actors import Actor
 from tokenhub.core.errors import CallerError, NotFound, RateLimited
 from vault.audit import record
 from vault.engine.errors import DoesNotOpen
+from vault.trail import hold_trail
 from vault.vault_models import Vault, VaultTry
 
 WINDOW = timedelta(minutes=15)
@@ -61,6 +62,8 @@ CLOCK = Clock()
 
 def get_vault(*, lock: bool = False) -> Vault:
     """The vault's row. Raises NoVault."""
+    if lock:
+        hold_trail()  # As every change of the configuration does, before any other row.
     rows = Vault.objects.select_for_update() if lock else Vault.objects
     vault = rows.filter(pk=Vault.ID).first()
     if vault is None:

@@ -34,6 +34,7 @@ from vault.engine.manifest import (
 from vault.models import AuditEntry
 from vault.opened import OpenedVault, opened_vault
 from vault.places import FIELD, TABLE
+from vault.trail import hold_trail
 from vault.vault_models import SealedSecret, Vault, VaultManifest
 
 CHECK_EVERY = timedelta(hours=1)
@@ -57,6 +58,8 @@ class RowsDiffer(Conflict):
 
 def lock_vault(opened: OpenedVault) -> Vault:
     """The vault's row, locked in the open transaction. Raises VaultLocked where `opened` is not of this epoch and root."""
+    # Every change takes the audit trail's end first: in another order two of them could wait for each other.
+    hold_trail()
     vault = Vault.objects.select_for_update().filter(pk=Vault.ID).first()
     if vault is None or vault.lock_epoch != opened.epoch:
         opened_vault.drop()

@@ -20,7 +20,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from gateway.upstream.framing import check_name, check_start, check_value, find_head_violation
-from gateway.upstream.http1 import resolve_by_system, system_tls
+from gateway.upstream.guard import guarded
 from gateway.upstream.seam import (
     ConnectFailed,
     ConnectTimeout,
@@ -35,6 +35,7 @@ from gateway.upstream.seam import (
     UpstreamRequest,
     UpstreamTimeout,
 )
+from tokenhub.core.tls import system_tls
 
 _PLAIN_BODY_BYTES = 64 * 1024
 _NO_AUTO_HEADERS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
@@ -186,7 +187,7 @@ class AiohttpClient:
         high_water: int = 256 * 1024,
     ) -> None:
         self._tls = tls
-        self._resolve = resolve or resolve_by_system
+        self._resolve = resolve or guarded()
         self._slots = max_connections_per_origin
         self._idle_seconds = idle_seconds
         self._max_head_bytes = max_head_bytes

@@ -25,6 +25,8 @@ from gateway.upstream.seam import (
 # Up to here head and body go out in one write; beyond, the body is handed over in slices as the socket drains.
 _JOIN_BYTES = 64 * 1024
 _SLICE_BYTES = 128 * 1024
+_TURN_BYTES = 1024 * 1024
+"""What is written of a body in one turn of the loop: a fast peer takes all of it at once, and others wait meanwhile."""
 _FRAMING_FIELDS = frozenset((b"content-length", b"transfer-encoding", b"keep-alive"))
 _READABLE_OR_HUNG_UP = select.POLLIN | getattr(select, "POLLRDHUP", 0)
 _TIMER_SLACK = 0.002
@@ -159,7 +161,12 @@ class Connection(asyncio.Protocol):
     def _pump(self) -> None:
         transport = self._transport
         assert transport is not None
+        left = _TURN_BYTES
         while self._unsent is not None and not self._write_paused and not self._ended:
+            if not left:
+                self._loop.call_soon(self._pump)
+                return
+            left -= _SLICE_BYTES
             piece, rest = self._unsent[:_SLICE_BYTES], self._unsent[_SLICE_BYTES:]
             self._unsent = rest if len(rest) else None
             transport.write(piece)

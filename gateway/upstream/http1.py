@@ -8,24 +8,25 @@ with `sent` True.
 """
 
 import asyncio
-import socket
 import ssl
 from collections.abc import Callable
-from typing import Any
 
 from gateway.upstream.connection import Connection
 from gateway.upstream.framing import fixed_fields, render_head
+from gateway.upstream.guard import guarded
 from gateway.upstream.pool import OriginPool, connect
 from gateway.upstream.response import Http1Response
 from gateway.upstream.seam import ConnectFailed, Origin, OriginStats, Resolve, UpstreamBroken, UpstreamRequest
+from tokenhub.core.tls import system_tls
 
 
 class Http1Client:
     """See `seam.Upstream`. Belongs to the event loop of its first request.
 
     `tls`: the context for https origins (default: the system's roots, TLS 1.2 or later, no key log). `resolve`:
-    (host, port) → [(family, sockaddr)]; the client connects to what it returns and to nothing else, and an OSError
-    from it is ConnectFailed("dns"). `high_water`: bytes of unread body beyond which the socket is not read.
+    (host, port) → [(family, sockaddr)] (default: public addresses and loopback); the client connects to what it
+    returns and to nothing else. An OSError from it is ConnectFailed("dns"), an UpstreamFault stays what it is.
+    `high_water`: bytes of unread body beyond which the socket is not read.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class Http1Client:
         high_water: int = 256 * 1024,
     ) -> None:
         self._tls = tls
-        self._resolve = resolve or resolve_by_system
+        self._resolve = resolve or guarded()
         self._max_open = max_connections_per_origin
         self._max_idle = max_idle_per_origin
         self._idle_seconds = idle_seconds
@@ -141,19 +142,3 @@ class Http1Client:
             pool.sweep(loop.time())
         if self._pools:
             self._sweeper = loop.call_later(self._idle_seconds / 2, self._sweep)
-
-
-async def resolve_by_system(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
-    """The addresses that the operating system knows for a host. Raises OSError."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [(family, address) for family, _, _, _, address in found]
-
-
-def system_tls() -> ssl.SSLContext:
-    """The system's roots, TLS 1.2 or later, HTTP/1.1 only. Not `create_default_context`: that would write session
-    keys wherever the environment's SSLKEYLOGFILE says."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_default_certs(ssl.Purpose.SERVER_AUTH)
-    context.set_alpn_protocols(["http/1.1"])
-    return context

@@ -4,8 +4,9 @@ Request head and body go in; status, headers and a stream of body bytes come out
 it: `http1.Http1Client` and, as the reference, `aiohttp_client.AiohttpClient`. One test suite runs over both.
 
     UpstreamFault                 .sent: may the provider have seen (and charged for) the request?
-    ├── ConnectFailed             .reason: refused | dns | tls | timeout | unreachable | closed; never sent
-    │   └── ConnectTimeout        is an UpstreamTimeout of phase "connect" as well
+    ├── ConnectFailed             .reason: refused | dns | tls | timeout | unreachable | closed | denied; never sent
+    │   ├── ConnectTimeout        is an UpstreamTimeout of phase "connect" as well
+    │   └── AddressDenied         the host leads to an address that is not allowed; nothing was connected to
     ├── UpstreamTimeout           .phase: connect | pool | head | read
     ├── UpstreamBroken            .phase: connect | head | read
     ├── ProtocolViolation         what came back is not an HTTP/1.1 response that can be framed safely
@@ -23,7 +24,7 @@ from tokenhub.core.records import record
 
 Headers = tuple[tuple[bytes, bytes], ...]
 Resolve = Callable[[str, int], Awaitable[list[tuple[int, tuple[Any, ...]]]]]
-ConnectReason = Literal["refused", "dns", "tls", "timeout", "unreachable", "closed"]
+ConnectReason = Literal["refused", "dns", "tls", "timeout", "unreachable", "closed", "denied"]
 TimeoutPhase = Literal["connect", "pool", "head", "read"]
 BrokenPhase = Literal["connect", "head", "read"]
 
@@ -63,6 +64,20 @@ class ConnectTimeout(ConnectFailed, UpstreamTimeout):
     def __init__(self) -> None:
         ConnectFailed.__init__(self, "timeout")
         self.phase = "connect"
+
+
+class AddressDenied(ConnectFailed):
+    """The address guard refused. The text is told to callers: it has the operator's mend, and no address."""
+
+    code = "endpoint_not_allowed"
+
+    def __init__(self) -> None:
+        Exception.__init__(
+            self,
+            "this provider's endpoint is not allowed: it leads to an address that is not public. "
+            "The operator can allow its host in TOKENHUB_ALLOW_PRIVATE_ORIGINS",
+        )
+        self.reason = "denied"
 
 
 class UpstreamBroken(UpstreamFault):

@@ -45,6 +45,7 @@ MAX_DEPTH: Final = 64
 
 _ASCII: Final = re.compile(r"[\x00-\x7f]+")
 _WIDE: Final = re.compile("[\u2e80-\u9fff\uac00-\ud7ff\uf900-\ufaff\uff00-\uffef\U00010000-\U0010ffff]")
+_PIECE: Final = 16 * 1024
 _UNCOUNTED: Final = frozenset({"cache_control", "type", "signature", "id", "tool_use_id", "media_type"})
 
 
@@ -92,6 +93,9 @@ def _weigh_json(value: Any) -> float:
 
 
 def _weigh_text(text: str) -> float:
+    if len(text) > _PIECE:
+        # A regular expression keeps the interpreter's lock, so that no other request goes on.
+        return sum(_weigh_text(text[start : start + _PIECE]) for start in range(0, len(text), _PIECE))
     if text.isascii():
         return len(text) / CHARACTERS_PER_TOKEN
     ascii_count = sum(len(run) for run in _ASCII.findall(text))

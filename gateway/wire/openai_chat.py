@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from gateway.wire._openai_errors import write_error, write_error_event, write_failure
-from gateway.wire._openai_fields import check_common, refused
+from gateway.wire._openai_fields import Fields, check_common, refused
 from gateway.wire._openai_read import read_chat_call
 from gateway.wire._openai_write import ChatStreamEncoder, write_chat_answer
 from gateway.wire.base import StreamEncoder, WireFormat
@@ -30,8 +30,10 @@ class OpenAIChat(WireFormat):
         fields = check_common(body)
         if not fields.items("messages"):
             raise refused("messages", "must be an array with at least one message")
-        for message in fields.objects("messages"):
-            message.need_text("role")
+        for number, message in enumerate(fields.items("messages")):
+            # An object for each of a hundred thousand messages would hold the loop.
+            if type(message) is not dict or type(role := message.get("role")) is not str or not role:
+                Fields(message, f"messages[{number}]").need_text("role")
         for name in _LIMITS:
             fields.whole(name, 1)
 

@@ -113,7 +113,7 @@ def encode_arguments(arguments: str) -> tuple[msgspec.Raw | Block, bool]:
 
 def _encode_system(message: Message, losses: Losses) -> Iterable[Block]:
     for part in message.parts:
-        if not isinstance(part, TextPart) or (part.text and not part.text.strip()):
+        if not isinstance(part, TextPart) or part.text.isspace():
             losses.dropped(f"messages.system.{name_part(part)}")
         elif part.text:
             yield {"type": "text", "text": part.text, **encode_cache(part.cache)}
@@ -180,7 +180,7 @@ def _encode_assistant(part: Part, losses: Losses) -> Block | None:
 
 def _encode_part(part: Part, role: str, where: str, losses: Losses) -> Block | None:
     if isinstance(part, TextPart | RefusalPart):
-        if part.text.strip():
+        if part.text and not part.text.isspace():  # A `strip` would copy megabytes.
             cache = part.cache if isinstance(part, TextPart) else ""
             return {"type": "text", "text": part.text, **encode_cache(cache)}
         if part.text:

@@ -19,6 +19,7 @@ from typing import Any, Final
 import msgspec
 
 from providers.adapters._anthropic_blocks import Block, encode_cache, encode_conversation
+from providers.adapters._json_pieces import encode_request
 from tokenhub.core.chat import ChatCall, Losses, OutputFormat, Reasoning, Tool
 from tokenhub.core.errors import InvalidRequest
 
@@ -95,7 +96,7 @@ def encode_call(call: ChatCall, settings: EncodingSettings) -> tuple[bytes, Loss
     body.update(_encode_sampling(call, thinking, settings, losses))
     body.update(_encode_rest(call, losses))
     try:
-        return msgspec.json.encode(body), losses
+        return encode_request(body), losses
     except UnicodeEncodeError as error:
         raise InvalidRequest(
             "a text holds half a surrogate pair, which is no Unicode text", param="messages"

@@ -16,10 +16,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from providers.adapters._json_pieces import encode_request
 from providers.adapters._openai_answer import read_body, read_chat, read_native
 from providers.adapters._openai_chat import encode_body
 from providers.adapters._openai_failure import classify_answer
-from providers.adapters._openai_json import count_of, dict_of, encode_json, list_of, text_of
+from providers.adapters._openai_json import count_of, dict_of, list_of, text_of
 from providers.adapters._openai_profile import FIELDS, Profile, read_profile
 from providers.adapters._openai_stream import OpenAIDecoder, strip_injected_usage
 from providers.adapters._openai_watch import OpenAIWatch
@@ -115,7 +116,7 @@ class OpenAI(Adapter):
     def encode_chat(self, call: ChatCall, target: Target) -> tuple[Operation, bytes, Losses]:
         """A translated call; the losses are this step's alone, without those that the call brought."""
         body, losses = encode_body(call, target.model.upstream_name, self.profile(target.provider))
-        return Operation.OPENAI_CHAT, encode_json(body), losses
+        return Operation.OPENAI_CHAT, encode_request(body), losses
 
     def decode_chat(self, body: bytes) -> ChatAnswer:
         """A whole answer. Raises ValueError if the body is not one."""

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-APPS = ("access", "console", "orchestration", "providers", "routing", "snapshots", "usage", "vault")
+APPS = ("access", "console", "orchestration", "providers", "routing", "signin", "snapshots", "usage", "vault")
 PACKAGES = (*APPS, "gateway", "tokenhub")
 
 

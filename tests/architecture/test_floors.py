@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 
@@ -142,6 +143,35 @@ def test_nothing_imports_the_wiring() -> None:
         for line, module, name in source.imports()
         if inside(module, wiring) or f"{module}.{name}" in wiring
     ]
+    assert wrong == []
+
+
+MAY_CONNECT = {
+    "console.management.commands.healthcheck": "asks the server on this machine, at the address of its own setting",
+}
+WAYS_OUT = ("http.client", "urllib.request", "ftplib", "smtplib", "socketserver", "xmlrpc", "telnetlib")
+CONNECTING_CALLS = {
+    "create_connection",
+    "open_connection",
+    "getaddrinfo",
+    "gethostbyname",
+    "sock_connect",
+    "urlopen",
+}
+OWN_CALLS = {"gateway.upstream.pool", "gateway.upstream.guard", "tokenhub.control.outbound"}
+
+
+def test_nothing_but_the_guarded_clients_connects_or_resolves_by_itself() -> None:
+    """The libraries are held by an import contract; these are the standard library's ways past it."""
+    wrong = []
+    for source in list_sources():
+        for line, module, name in source.imports():
+            if inside(f"{module}.{name}" if name else module, WAYS_OUT) and source.module not in MAY_CONNECT:
+                wrong.append(f"{source.path}:{line} imports {module}")
+        for node in ast.walk(source.tree):
+            called = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr
+            if called in CONNECTING_CALLS and source.module not in OWN_CALLS:
+                wrong.append(f"{source.path}:{node.lineno} calls {called}")
     assert wrong == []
 
 

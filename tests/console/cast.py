@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from axes.models import AccessAttempt
 from django.contrib.auth.models import Group, Permission, User
 
 from access import actions as access
@@ -26,7 +27,7 @@ NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 HOSTILE = '<script>alert(1)</script><b x-data="alert(2)">{{ 7*7 }}</b>'
 """What foreign text may try; no page may show it but as text."""
 
-OUR_APPS = ("access", "auth", "providers", "routing", "snapshots", "usage", "vault")
+OUR_APPS = ("access", "auth", "providers", "routing", "snapshots", "usage", "vault", "axes", "signin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +127,25 @@ def a_person_who_may(*permissions: str, username: str = "person") -> User:
     return person
 
 
+def a_failed_sign_in(
+    account: str = "someone", address: str = "192.0.2.7", failures: int = 1
+) -> AccessAttempt:
+    """One row of what axes counts, just now."""
+    return AccessAttempt.objects.create(
+        username=account, ip_address=address, user_agent="browser", failures_since_start=failures
+    )
+
+
+def count_changes() -> int:
+    """Entries of the audit trail that tell a change, not who came and was refused."""
+    return AuditEntry.objects.exclude(action__startswith="session.").exclude(action="page.refused").count()
+
+
 def sample_ids() -> dict[str, str]:
     """An existing id for each model that has pages, by `app_model`."""
+    a_failed_sign_in()
     models = (
+        AccessAttempt,
         Provider,
         Model,
         Credential,

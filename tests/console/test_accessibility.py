@@ -73,6 +73,11 @@ def wait_for_operations(page: Page) -> None:
     page.locator(".opblock").first.wait_for()
 
 
+def verify_the_trail(page: Page) -> None:
+    page.get_by_role("button", name="Verify").click()
+    page.get_by_text("The trail is unbroken").wait_for()
+
+
 STATES: tuple[tuple[str, Callable[[Page], None]], ...] = (
     ("/admin/usage/usagerecord/", open_filters),
     ("/admin/access/team/", choose_a_row),
@@ -80,6 +85,7 @@ STATES: tuple[tuple[str, Callable[[Page], None]], ...] = (
     ("/admin/providers/provider/add/", add_rows),
     ("/admin/providers/provider/add/", send_nothing),
     ("/admin/access/apikey/add/", make_a_key),
+    ("/admin/vault/auditentry/verify/", verify_the_trail),
 )
 """Pages as they are after something was done on them."""
 

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from tokenhub.process import is_dumpable
+
 
 def _note(word: str) -> None:
     with Path(os.environ["NOTES"]).open("a") as file:
@@ -14,11 +16,15 @@ def _note(word: str) -> None:
 
 
 async def application(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """`/pid` tells the worker's process id, `/slow` answers in two parts half a second apart, `/scheme` its scheme."""
+    """`/pid` tells the worker's process id, `/slow` answers in two parts half a second apart, `/scheme` its scheme.
+
+    `/dumpable` tells whether neighbours may read the worker's memory.
+    """
     if scope["type"] == "lifespan":
         await _lifespan(receive, send)
         return
-    body = {"/pid": str(os.getpid()), "/scheme": scope["scheme"]}.get(scope["path"], "ok").encode()
+    told = {"/pid": str(os.getpid()), "/scheme": scope["scheme"], "/dumpable": str(is_dumpable())}
+    body = told.get(scope["path"], "ok").encode()
     await send({"type": "http.response.start", "status": 200, "headers": []})
     if scope["path"] == "/slow":
         await send({"type": "http.response.body", "body": b"first ", "more_body": True})

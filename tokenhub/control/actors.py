@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from tokenhub.core.errors import PermissionDenied
 
-ActorKind = Literal["user", "token", "bootstrap", "system", "command"]
+ActorKind = Literal["user", "token", "bootstrap", "system", "command", "anonymous"]
 
 ADMIN_SCOPES = ("read", "write")
 """What an admin token may be allowed to do."""
@@ -48,6 +48,11 @@ class Actor:
     def command(cls, name: str) -> Actor:
         """A management command, run by someone with a shell."""
         return cls("command", name)
+
+    @classmethod
+    def anonymous(cls, name: str, address: str = "") -> Actor:
+        """Someone who has not signed in; `name` is who they say they are."""
+        return cls("anonymous", name, address, frozenset())
 
     @classmethod
     def bootstrap(cls, name: str = "bootstrap") -> Actor:

@@ -33,8 +33,8 @@ def fill_random(view: memoryview) -> None:
             while done < len(view):
                 # A read of more than 256 bytes may be cut short by a signal.
                 done += source.readinto(view[done:]) or 0
-    except FileNotFoundError:
-        # A system without the device: the bytes object stays in memory until Python uses the place again.
+    except OSError:
+        # No device, or no descriptor left: this bytes object stays in memory until Python uses its place again.
         view[:] = os.urandom(len(view))
 
 
@@ -134,7 +134,8 @@ class SecretBuffer:
         return True
 
     def __repr__(self) -> str:
-        return f"SecretBuffer({'wiped' if self._wiped else f'{len(self._bytes)} bytes'})"
+        # Not even the length: it may be a password's.
+        return f"SecretBuffer({'wiped' if self._wiped else '…'})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a secret is not pickled or copied by accident; use copy_of")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Self
+from typing import Final, Self
 
 from cryptography.hazmat.primitives.hashes import SHA512
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -27,7 +27,7 @@ from vault.engine.sealing import (
     unseal,
 )
 
-LABEL_SUBKEY = "tokenhub vault v1 subkey"
+LABEL_SUBKEY: Final = "tokenhub vault v1 subkey"
 
 
 class Purpose(StrEnum):

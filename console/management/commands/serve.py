@@ -12,6 +12,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import connections
 
+from tokenhub.process import harden_process
 from tokenhub.server import build_config, leave_on_signals, run_server
 
 
@@ -31,6 +32,8 @@ class Command(BaseCommand):
         """Returns after a clean end."""
         # The first process of a container ignores SIGTERM unless it says otherwise.
         leave_on_signals()
+        if not settings.TOKENHUB.debug:
+            harden_process()
         if options["bootstrap"]:
             call_command("bootstrap", stdout=self.stdout)
             # The workers are started as fresh processes; this one must not hold connections that nobody uses.

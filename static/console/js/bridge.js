@@ -67,3 +67,13 @@ document.addEventListener("alpine:init", () => {
 		},
 	}));
 });
+
+// The whole page is cloaked until Alpine has started, and what is not displayed can't take the focus: a browser that
+// came to `autofocus` before that has given it up.
+document.addEventListener("alpine:initialized", () => {
+	window.setTimeout(() => {
+		if (document.activeElement === null || document.activeElement === document.body) {
+			document.querySelector("[autofocus]")?.focus();
+		}
+	});
+});

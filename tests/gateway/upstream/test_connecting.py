@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from gateway.upstream.http1 import system_tls
 from gateway.upstream.seam import ConnectFailed, ConnectTimeout, Origin, UpstreamBroken, UpstreamTimeout
 from tests.fakes.raw_server import RawConnection, serve
 from tests.gateway.upstream.calls import (
@@ -21,6 +20,7 @@ from tests.gateway.upstream.calls import (
     to_loopback,
     whole,
 )
+from tokenhub.core.tls import system_tls
 
 
 def unused_port() -> int:

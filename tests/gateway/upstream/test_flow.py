@@ -3,10 +3,12 @@
 import asyncio
 import hashlib
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
+from gateway.upstream.connection import Connection
 from gateway.upstream.http1 import Http1Client
 from gateway.upstream.seam import UpstreamBroken, UpstreamTimeout
 from tests.fakes.raw_server import RawConnection, serve
@@ -50,6 +52,46 @@ async def test_a_reader_who_comes_late_slows_the_provider_and_costs_no_memory(cl
         assert received == STREAM
         assert widest < IN_FLIGHT
         assert resident_bytes() - before < 2 * IN_FLIGHT
+
+
+class GreedyTransport(asyncio.Transport):
+    """A peer that takes whatever is written at once, so that nothing ever says pause."""
+
+    def __init__(self) -> None:
+        super().__init__({"socket": socket.socket()})
+        self.taken = 0
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.taken += len(data)
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def abort(self) -> None:
+        self.get_extra_info("socket").close()
+
+
+class NoOwner:
+    """Wants to know nothing."""
+
+    def connection_rests(self, connection: Connection, seconds: float) -> None: ...
+
+    def connection_ended(self, connection: Connection) -> None: ...
+
+
+async def test_a_fast_peer_is_given_a_large_body_in_many_turns_of_the_loop() -> None:
+    transport = GreedyTransport()
+    connection = Connection(
+        asyncio.get_running_loop(), NoOwner(), max_head_bytes=MIB, high_water=MIB, idle_seconds=1
+    )
+    connection.connection_made(transport)
+    connection.start(b"head", b"x" * 20 * MIB, False)
+    most, before = transport.taken, transport.taken
+    while transport.taken < 20 * MIB + 4:
+        await asyncio.sleep(0)
+        most, before = max(most, transport.taken - before), transport.taken
+    assert most <= MIB + 4
+    connection.abort()
 
 
 async def test_what_is_buffered_stays_near_the_high_water_mark() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.wire.anthropic_count_tokens import AnthropicCountTokens, estimate_tokens
+from gateway.wire.anthropic_count_tokens import MESSAGE_TOKENS, AnthropicCountTokens, estimate_tokens
 from gateway.wire.anthropic_messages import AnthropicMessages
 from tokenhub.core.chat import (
     ChatCall,
@@ -420,6 +420,14 @@ def test_an_estimate_grows_with_tools_and_system_text() -> None:
     assert estimate_tokens({**plain, "tools": [SEARCH]}) > estimate_tokens({**plain, "tools": [tool]})
     assert estimate_tokens({}) == 1
     assert json.loads(AnthropicCountTokens().write_count(7)) == {"input_tokens": 7}
+
+
+def test_an_estimate_of_a_long_text_is_that_of_its_parts() -> None:
+    def estimate(text: str) -> int:
+        return estimate_tokens({"messages": [{"role": "user", "content": text}]}) - MESSAGE_TOKENS
+
+    for text in ("word ", "\u5b57\u5b57", "\u00e9 \u5b57 word"):
+        assert estimate(text * 50_000) == pytest.approx(50 * estimate(text * 1_000), rel=0.01)
 
 
 def test_an_estimate_of_a_bottomless_body_ends() -> None:

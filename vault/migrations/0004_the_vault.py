@@ -9,7 +9,7 @@ import vault.vault_models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("vault", "0002_audit_entries_are_append_only"),
+        ("vault", "0003_audit_chain"),
     ]
 
     operations = [

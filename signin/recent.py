@@ -1,0 +1,59 @@
+"""Recent authentication: what is grave asks for password and second factor again if that is over 5 minutes ago. Control plane.
+
+@recently_confirmed
+def unlock(request): ...
+
+class RotatePage(RecentlyConfirmed, View): ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import wraps
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.http import urlencode
+
+from signin.sessions import CONFIRMED
+
+RECENT = timedelta(minutes=5)
+
+
+def is_recent(session: Mapping[str, Any], now: datetime) -> bool:
+    """Whether the person has proved who it is within the last 5 minutes; a proof from the future counts for nothing."""
+    proved = datetime.fromtimestamp(float(session.get(CONFIRMED) or 0), UTC)
+    return timedelta(0) <= now - proved < RECENT
+
+
+def ask_again(request: HttpRequest) -> HttpResponseBase | None:
+    """The way to the page that asks for password and second factor, or None where that was recent."""
+    if is_recent(request.session, timezone.now()):
+        return None
+    if request.method not in ("GET", "HEAD"):
+        messages.warning(request, "Nothing was changed. Confirm that it is you, then send the form again.")
+    return HttpResponseRedirect(f"{reverse('signin:confirm')}?{urlencode({'next': request.get_full_path()})}")
+
+
+def recently_confirmed[**Rest, Answer](view: Callable[Rest, Answer]) -> Callable[Rest, Any]:
+    """A view, or a method that takes the request first, behind recent authentication."""
+
+    @wraps(view)
+    def guarded(*args: Rest.args, **kwargs: Rest.kwargs) -> Any:
+        request = next(one for one in args if isinstance(one, HttpRequest))
+        return ask_again(request) or view(*args, **kwargs)
+
+    return guarded
+
+
+class RecentlyConfirmed:
+    """For class-based views: the same for every method."""
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Asks first."""
+        answer: HttpResponseBase = ask_again(request) or super().dispatch(request, *args, **kwargs)  # type: ignore[misc]
+        return answer
