@@ -218,7 +218,8 @@ async def run_gateway(ready: Connection, provider_port: int) -> None:
         current.swap(_make_snapshot(key, provider_port))
         (place / "journal").mkdir()
         journal = Journal(place / "journal", instance="benchmark")
-        keyring = Keyring({SECRET_NAME: "a-secret"}, place)
+        allowed = {f"{SECRET_NAME}__ORIGIN": f"http://127.0.0.1:{provider_port}"}
+        keyring = Keyring({SECRET_NAME: "a-secret", **allowed}, place)
         worker = Worker(GatewayConfig(data_dir=place, peppers={1: PEPPER}), current, journal, keyring)
         shared = SharedCounts(place / "metrics", "benchmark")
         worker.start(shared)

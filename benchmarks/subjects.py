@@ -152,6 +152,9 @@ def start_tokenhub(
     """`manage.py bootstrap` and `manage.py serve` with everything on; `database` is for its name only."""
     environment = {
         _VARIABLE: CREDENTIAL,
+        f"{_VARIABLE}__ORIGIN": ",".join(
+            sorted({f"http://127.0.0.1:{getattr(upstreams, upstream)}" for upstream, _ in _PAIRS})
+        ),
         "TOKENHUB_SIMULATED_PROVIDER": "false",
         "TOKENHUB_LOG_LEVEL": "warning",
     }

@@ -370,4 +370,4 @@ def _open_key(run: _Declaration, place: KeyPath, entry: Entry) -> str:
             "source is env (a variable's name) or file (a path below the credentials folder)",
         )
     reference = CredentialSpec("declared", entry["name"], entry["source"], str(entry["reference"]))
-    return run.keyring.get_secret(reference)
+    return run.keyring.get_unbound(reference)

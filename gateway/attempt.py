@@ -115,7 +115,7 @@ class Attempts:
 
     async def _attempt(self, exchange: Exchange, choice: Choice, prepared: Prepared) -> Failure | None:
         """One attempt, one account. None: the caller has been answered."""
-        account = self._ledger.open(exchange, choice.target, choice.credential.id)
+        account = self._ledger.open(exchange, choice.target, choice.credential.id.partition("@")[0])
         account.translated = not prepared.native
         exchange.drain = choice.target.provider.on_disconnect == "drain"
         relay: StreamRelay | None = None

@@ -88,6 +88,11 @@ class HealthBoard:
         """The provider does not accept it: it rests 30 s for every model."""
         self._extend((credential_id, ""), CREDENTIAL_REST)
 
+    def credential_is_refused(self, credential_id: str) -> bool:
+        """Whether it rests since the provider did not accept it."""
+        rest = self._credentials.get((credential_id, ""))
+        return rest is not None and rest.until > self._clock()
+
     def resting_endpoints(self) -> list[str]:
         """Endpoints that rest now."""
         now = self._clock()

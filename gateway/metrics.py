@@ -64,6 +64,8 @@ GAUGES: Mapping[str, str] = {
     "in_flight_attempts": "Upstream attempts under way.",
     "journal_depth": "Journal records not yet in the ledger.",
     "snapshot_revision": "Configuration revision in force (the lowest of all workers).",
+    "vault_unlocked": "1 where the vault is unlocked in all of these workers.",
+    "vault_workers_unlocked": "Workers in which the vault is unlocked.",
     "workers": "Workers whose counts are in this answer.",
 }
 STALE_AFTER = 15.0
@@ -211,6 +213,7 @@ class SharedCounts:
             except (OSError, msgspec.DecodeError, KeyError):
                 continue  # It is being replaced or was left by another version; the next scrape sees it.
         total.gauges["workers"] = workers
+        total.gauges["vault_unlocked"] = float(total.gauges["vault_workers_unlocked"] >= workers)
         return total
 
 

@@ -17,16 +17,17 @@ from tokenhub.core.errors import (
     RateLimited,
     TokenhubError,
 )
+from vault.engine.errors import VaultLocked
 
 Failures = Sequence[tuple[Choice, Failure]]
 Refusals = Sequence[tuple[Choice, InvalidRequest]]
 
+Unusable = Sequence[tuple[str, TokenhubError]]
+
 CALLERS_FAULT = range(400, 500)
 
 
-async def refuse(
-    exchange: Exchange, failures: Failures, unusable: Sequence[tuple[str, str]], refusals: Refusals
-) -> None:
+async def refuse(exchange: Exchange, failures: Failures, unusable: Unusable, refusals: Refusals) -> None:
     """Answers with the provider's own refusal where it is the caller's to mend; raises a TokenhubError for all else.
 
     Where nothing was sent because no target can carry the request, that is the caller's to mend too.
@@ -35,6 +36,8 @@ async def refuse(
     if last is not None and last.kind in ("fatal", "content_filter") and last.status in CALLERS_FAULT:
         await _pass_on(exchange, last)
         return
+    if not failures and any(isinstance(error, VaultLocked) for _, error in unusable):
+        raise VaultLocked
     if not failures and refusals:
         raise refusals[0][1]
     raise summarise(failures, unusable, refusals)
@@ -60,11 +63,11 @@ async def _pass_on(exchange: Exchange, failure: Failure) -> None:
     await exchange.answer(failure.status, headers, body)
 
 
-def summarise(failures: Failures, unusable: Sequence[tuple[str, str]], refusals: Refusals) -> TokenhubError:
+def summarise(failures: Failures, unusable: Unusable, refusals: Refusals) -> TokenhubError:
     """The one error that stands for all attempts; `details["attempts"]` has each."""
     told = [_tell(number, choice, failure) for number, (choice, failure) in enumerate(failures, 1)]
     told += [
-        {"provider": provider, "kind": "credential", "message": message} for provider, message in unusable
+        {"provider": provider, "kind": "credential", "message": error.message} for provider, error in unusable
     ]
     told += [
         {
@@ -77,7 +80,7 @@ def summarise(failures: Failures, unusable: Sequence[tuple[str, str]], refusals:
     ]
     details = {"attempts": told}
     if not failures:
-        why = "; ".join(message for _, message in unusable) or "every target was tried or rests"
+        why = "; ".join(error.message for _, error in unusable) or "every target was tried or rests"
         return NotReady(f"no target can be called: {why}", retry_after=5, details=details)
     kinds = {failure.kind for _, failure in failures}
     waits = [failure.retry_after for _, failure in failures if failure.retry_after]

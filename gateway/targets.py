@@ -13,8 +13,8 @@ from providers.adapters.registry import get_adapter
 from routing.engine.plan import Candidate, Plan, choose_endpoint, draw_order
 from tokenhub.core.errors import InvalidRequest, TokenhubError
 from tokenhub.core.records import record
-from tokenhub.core.specs import CredentialSpec, EndpointSpec, ModelSpec
-from vault.keyring import Keyring
+from tokenhub.core.specs import CredentialSpec, EndpointSpec, ModelSpec, ProviderSpec
+from vault.keyring import Destination, Keyring, list_older
 
 _NO_CREDENTIAL = CredentialSpec(id="", name="none", source="none")
 
@@ -39,9 +39,11 @@ class TargetPicker:
         self._rng = rng
         self._tried_endpoints: set[str] = set()
         self._spent_credentials: set[str] = set()
+        self._closed: set[tuple[str, str]] = set()
         self._spent_candidates: set[str] = set()
         self._smallest_context = 0
-        self.unusable: list[tuple[str, str]] = []
+        self._refused_credentials: set[str] = set()
+        self.unusable: list[tuple[str, TokenhubError]] = []
         """Providers whose credentials could not be had, and why; nothing was sent to them."""
         self.refusals: list[tuple[Choice, InvalidRequest]] = []
         """Targets whose format can't carry the request, and why; nothing was sent to them either."""
@@ -56,6 +58,8 @@ class TargetPicker:
         model = choice.candidate.model
         if failure.kind in ("rate_limited", "credential"):
             self._spent_credentials.add(choice.credential.id)
+            if failure.kind == "credential":
+                self._refused_credentials.add(choice.credential.id)
             if not choice.credential.id:
                 self._spent_candidates.add(model.id)
         elif failure.kind == "transient" and not failure.of_model:
@@ -80,14 +84,19 @@ class TargetPicker:
         return not too_small and model.id not in self._spent_candidates
 
     def _choose(self, candidate: Candidate, *, healthy_only: bool) -> Choice | None:
-        endpoint = self._choose_endpoint(candidate, healthy_only=healthy_only)
-        if endpoint is None:
-            return None
-        found = self._choose_credential(candidate, healthy_only=healthy_only)
-        if found is None:
-            return None
-        credential, secret = found
         provider = candidate.provider
+        while True:
+            endpoint = self._choose_endpoint(candidate, healthy_only=healthy_only)
+            if endpoint is None:
+                return None
+            found = self._choose_credential(candidate, endpoint, healthy_only=healthy_only)
+            if found is not None:
+                break
+            if not self._is_closed(provider, endpoint):
+                return None
+            # No credential may go there, which says nothing of the provider's other endpoints.
+            self._tried_endpoints.add(endpoint.id)
+        credential, secret = found
         target = Target(provider, candidate.model, endpoint, secret)
         return Choice(candidate, get_adapter(provider.kind), target, credential)
 
@@ -108,26 +117,48 @@ class TargetPicker:
             self._rng(),
         )
 
+    def _is_closed(self, provider: ProviderSpec, endpoint: EndpointSpec) -> bool:
+        """Whether no credential is left for an endpoint, and one of them since it may not go there or did not open."""
+        closed = [(credential.id, endpoint.origin) in self._closed for credential in provider.credentials]
+        spent = [credential.id in self._spent_credentials for credential in provider.credentials]
+        return any(closed) and all(one or other for one, other in zip(closed, spent, strict=True))
+
     def _choose_credential(
-        self, candidate: Candidate, *, healthy_only: bool
+        self, candidate: Candidate, endpoint: EndpointSpec, *, healthy_only: bool
     ) -> tuple[CredentialSpec, str] | None:
+        provider, origin = candidate.provider, endpoint.origin
         pool = [
             credential
-            for credential in candidate.provider.credentials or (_NO_CREDENTIAL,)
+            for credential in self._list_credentials(provider, origin)
             if credential.id not in self._spent_credentials
+            and (not self._closed or (credential.id, origin) not in self._closed)
             and (not healthy_only or self._board.credential_usable(credential.id, candidate.model.id))
         ]
+        destination: Destination | None = None
         while pool:
             credential = pool[0] if len(pool) == 1 else self._draw(pool)
             if credential.source == "none":
                 return credential, ""
             try:
-                return credential, self._keyring.get_secret(credential)
+                if destination is None:
+                    header = get_adapter(provider.kind).auth_header(provider.profile)
+                    destination = Destination(origin, provider.kind, header)
+                return credential, self._keyring.get_secret(credential, destination)
             except TokenhubError as error:
-                self.unusable.append((candidate.provider.name, error.message))
-                self._spent_credentials.add(credential.id)
+                self.unusable.append((provider.name, error))
+                self._closed.add((credential.id, origin))
                 pool.remove(credential)
         return None
+
+    def _list_credentials(self, provider: ProviderSpec, origin: str) -> tuple[CredentialSpec, ...]:
+        """The provider's credentials, with the secrets before a sealed one that the provider does not accept (yet)."""
+        credentials = provider.credentials
+        for credential in provider.credentials:
+            if len(credential.sealed) > 1 and (
+                credential.id in self._refused_credentials or self._board.credential_is_refused(credential.id)
+            ):
+                credentials = (*credentials, *list_older(credential, origin))
+        return credentials or (_NO_CREDENTIAL,)
 
     def _draw(self, pool: list[CredentialSpec]) -> CredentialSpec:
         mark = self._rng() * sum(credential.weight for credential in pool)

@@ -74,6 +74,7 @@ class Worker:
         self.pipeline = Pipeline(config, current, journal, attempts, self.metrics, wall=wall, clock=clock)
         list_adapters()  # Imported now, not within the first request.
         self._configuration_error = configuration_error
+        self._keyring = keyring
         self._tasks: list[asyncio.Task[None]] = []
         self._loop: asyncio.AbstractEventLoop
         self.stopping = False
@@ -110,6 +111,9 @@ class Worker:
             reasons.append(f"the usage journal can't be written: {journal.last_error}")
         if self.stopping:
             reasons.append("shutting down")
+        vault = self._keyring.vault_state
+        if vault != "unlocked" and snapshot is not None and needs_vault(snapshot):
+            reasons.append("the vault is locked, and no provider can be called without it")
         facts = {
             "status": "not ready" if reasons else "ready",
             "reasons": reasons,
@@ -118,6 +122,8 @@ class Worker:
             if snapshot is not None
             else None,
             "configuration_error": self._configuration_error() or None,
+            "vault": vault,
+            "vault_reason": self._keyring.vault_reason or None,
             "journal_depth": journal.depth,
             "in_flight_attempts": self.board.total_in_flight,
             "pid": os.getpid(),
@@ -127,7 +133,10 @@ class Worker:
     def gauged_metrics(self) -> Metrics:
         """The counts with the gauges of this moment."""
         snapshot = self.current.find()
+        unlocked = self._keyring.vault_state == "unlocked"
         self.metrics.gauges.update(
+            vault_unlocked=unlocked,
+            vault_workers_unlocked=unlocked,
             in_flight_attempts=self.board.total_in_flight,
             journal_depth=self.journal.depth,
             snapshot_revision=snapshot.revision if snapshot is not None else 0,
@@ -139,10 +148,13 @@ class Worker:
         self._loop.call_soon_threadsafe(self._tidy, snapshot)
 
     def _tidy(self, snapshot: Snapshot) -> None:
+        credentials = [credential for provider in snapshot.providers for credential in provider.credentials]
+        versions = {f"{one.id}@{sealed.version}" for one in credentials for sealed in one.sealed}
         self.board.forget_missing(
             {endpoint.id for provider in snapshot.providers for endpoint in provider.endpoints},
-            {credential.id for provider in snapshot.providers for credential in provider.credentials},
+            {credential.id for credential in credentials} | versions,
         )
+        self._keyring.keep_only(snapshot)
 
     async def _leave_counts(self, shared: SharedCounts) -> None:
         while True:
@@ -150,6 +162,14 @@ class Worker:
             dumped = self.gauged_metrics().dump()
             with contextlib.suppress(OSError):  # A full disk costs other workers a fresh count, nothing else.
                 await asyncio.to_thread(shared.leave, dumped)
+
+
+def needs_vault(snapshot: Snapshot) -> bool:
+    """Whether every provider's every credential is sealed, so that nothing can be served while the vault is locked."""
+    return bool(snapshot.providers) and all(
+        provider.credentials and all(credential.source == "vault" for credential in provider.credentials)
+        for provider in snapshot.providers
+    )
 
 
 def make_upstream(config: GatewayConfig) -> Upstream:

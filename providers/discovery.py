@@ -10,18 +10,19 @@ from typing import Any, NamedTuple
 
 import httpx
 from django.db import transaction
+from django.utils import timezone
 
 from providers.actions import create_model, update_model
 from providers.adapters.base import Target
 from providers.adapters.registry import get_adapter
 from providers.models import Model, Provider
-from snapshots.compile import build_provider
+from snapshots.compile import build_provider, list_sealed
 from tokenhub.control.actors import Actor
 from tokenhub.control.outbound import AnswerRefused, OutboundRefused, make_client
 from tokenhub.core.addresses import PrivateOrigins
 from tokenhub.core.errors import InvalidRequest, ServiceError
 from tokenhub.core.specs import CAPABILITIES, ModelSpec, ProviderSpec
-from vault.keyring import Keyring
+from vault.keyring import Destination, Keyring
 
 MAX_BYTES = 8 * 1024 * 1024
 MAX_SECONDS = 30.0
@@ -97,10 +98,13 @@ def discover_models(
         provider,
         provider.endpoints.filter(enabled=True).order_by("draining", "id"),
         provider.credentials.filter(enabled=True).order_by("-weight", "id"),
+        list_sealed(timezone.now(), credential__provider=provider),
     )
     if not spec.endpoints:
         raise InvalidRequest(f"provider {spec.name} has no enabled endpoint", hint="add one, or enable one")
-    secret = keyring.get_secret(spec.credentials[0]) if spec.credentials else ""
+    header = get_adapter(spec.kind).auth_header(spec.profile)
+    destination = Destination(spec.endpoints[0].origin, spec.kind, header)
+    secret = keyring.get_secret(spec.credentials[0], destination) if spec.credentials else ""
     timeout = httpx.Timeout(min(MAX_SECONDS, spec.timeouts.between_events), connect=spec.timeouts.connect)
     with make_client(
         private or PrivateOrigins(), timeout=timeout, max_bytes=MAX_BYTES, transport=transport

@@ -14,6 +14,7 @@ from providers.models import Provider
 from tokenhub.control.display import write_refusal
 from tokenhub.core.errors import TokenhubError
 from vault.keyring import Keyring
+from vault.opened import opened_vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,13 @@ class ConnectionReport:
 def ask(provider: Provider) -> DiscoveryDiff:
     """`discover_models` over the real network, with this installation's credentials."""
     keyring = Keyring(os.environ, settings.TOKENHUB.credentials_dir)
-    return discover_models(provider, keyring=keyring, private=settings.TOKENHUB.allow_private_origins)
+    opened = opened_vault.find()
+    if opened is not None:
+        keyring.unlock(opened.keys)
+    try:
+        return discover_models(provider, keyring=keyring, private=settings.TOKENHUB.allow_private_origins)
+    finally:
+        keyring.lock()
 
 
 def check_connection(

@@ -40,7 +40,7 @@ def compile_snapshot(now: datetime) -> Snapshot:
     Left out: disabled providers (with their models), endpoints, credentials and models; keys that are disabled, revoked,
     expired, without a live secret, or whose team or project is disabled. An alias keeps the targets that remain.
     """
-    providers = _compile_providers(_compile_sealed(now))
+    providers = _compile_providers(list_sealed(now, credential__enabled=True))
     models = _compile_models({provider.id for provider in providers}, list_current_prices(now))
     return Snapshot(
         revision=0,
@@ -141,6 +141,15 @@ def build_sealed(row: SealedSecret) -> SealedSpec:
     )
 
 
+def list_sealed(now: datetime, **which: Any) -> dict[int, tuple[SealedSpec, ...]]:
+    """Sealed secrets of `which` credentials by credential, newest first; those whose overlap is over are left out."""
+    found: dict[int, tuple[SealedSpec, ...]] = {}
+    live = SealedSecret.objects.filter(Q(good_until=None) | Q(good_until__gt=now), **which)
+    for row in live.order_by("credential_id", "-version", "origin"):
+        found[row.credential_id] = (*found.get(row.credential_id, ()), build_sealed(row))
+    return found
+
+
 def build_model(model: Model, price: PriceSpec | None) -> ModelSpec:
     """One model with the price in force."""
     return ModelSpec(
@@ -157,15 +166,6 @@ def build_model(model: Model, price: PriceSpec | None) -> ModelSpec:
         priority=model.priority,
         enabled=model.enabled,
     )
-
-
-def _compile_sealed(now: datetime) -> dict[int, tuple[SealedSpec, ...]]:
-    """Sealed secrets by credential, newest first; those whose overlap is over are left out."""
-    found: dict[int, tuple[SealedSpec, ...]] = {}
-    live = SealedSecret.objects.filter(Q(good_until=None) | Q(good_until__gt=now), credential__enabled=True)
-    for row in live.order_by("credential_id", "-version", "origin"):
-        found[row.credential_id] = (*found.get(row.credential_id, ()), build_sealed(row))
-    return found
 
 
 def _compile_providers(sealed: Mapping[int, tuple[SealedSpec, ...]]) -> tuple[ProviderSpec, ...]:

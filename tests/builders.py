@@ -89,3 +89,9 @@ def a_snapshot(
 def with_timeouts(provider: ProviderSpec, **seconds: float) -> ProviderSpec:
     """The same provider with other deadlines."""
     return replace(provider, timeouts=replace(provider.timeouts, **seconds))
+
+
+def list_origins(snapshot: Snapshot) -> str:
+    """Every endpoint's origin, as TOKENHUB_CRED_TESTS__ORIGIN takes them."""
+    endpoints = [endpoint for provider in snapshot.providers for endpoint in provider.endpoints]
+    return ",".join(sorted({endpoint.origin for endpoint in endpoints}))

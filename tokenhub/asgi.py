@@ -37,9 +37,13 @@ from gateway.worker import Worker  # noqa: E402
 from snapshots.subscribe import Subscriber  # noqa: E402
 from tokenhub.bounded_body import BoundedBody  # noqa: E402
 from tokenhub.core.current import current  # noqa: E402
-from tokenhub.environment import TokenhubSettings  # noqa: E402
+from tokenhub.environment import VAULT_KEY, TokenhubSettings  # noqa: E402
 from usage.drain import Drainer  # noqa: E402
 from usage.journal import Journal  # noqa: E402
+from vault.agent import Agent  # noqa: E402
+from vault.engine.buffers import SecretBuffer  # noqa: E402
+from vault.engine.grants import ClusterKey  # noqa: E402
+from vault.headless import list_headless  # noqa: E402
 from vault.keyring import Keyring  # noqa: E402
 from vault.trail import tell_head_once  # noqa: E402
 
@@ -55,7 +59,7 @@ _logger = logging.getLogger("tokenhub.wiring")
 
 
 class DataPlane:
-    """The data plane of this process and the two threads that tie it to the control plane.
+    """The data plane of this process and the three threads that tie it to the control plane.
 
     Built when the server starts (so that a forked or spawned worker has its own), closed in order when it stops: upstream
     connections, journal, the last drain into the ledger.
@@ -89,11 +93,12 @@ class DataPlane:
         subscriber = Subscriber(
             on_snapshot=current.swap, last_good=options.data_dir / "snapshot.json", instance=config.instance
         )
+        keyring = Keyring(os.environ, options.credentials_dir)
         self._worker = Worker(
             config,
             current,
             self._journal,
-            Keyring(os.environ, options.credentials_dir),
+            keyring,
             configuration_error=lambda: subscriber.public_error,
         )
         snapshot = await asyncio.to_thread(subscriber.load_initial)
@@ -103,9 +108,16 @@ class DataPlane:
         shared = SharedCounts(options.data_dir / "metrics", host)
         await asyncio.to_thread(shared.retire)
         self._worker.start(shared)
+        agent = Agent(
+            keyring,
+            instance=config.instance,
+            cluster=_cluster_key(options),
+            headless=list_headless(os.environ, VAULT_KEY, options.vault_key_file),
+        )
         for name, run in (
             ("subscriber", subscriber.run),
             ("drainer", self._drainer.run),
+            ("vault", agent.run),
             ("audit", tell_head_once),
         ):
             thread = threading.Thread(target=run, args=(self._stop,), name=f"tokenhub-{name}", daemon=True)
@@ -188,6 +200,13 @@ def _gateway_config(options: TokenhubSettings, instance: str) -> GatewayConfig:
         metrics_token=options.metrics_token,
         metrics_allow=options.metrics_allow,
     )
+
+
+def _cluster_key(options: TokenhubSettings) -> ClusterKey | None:
+    if not options.cluster_secret:
+        return None
+    with SecretBuffer.copy_of(options.cluster_secret.encode()) as secret:
+        return ClusterKey(secret)
 
 
 async def _django_metrics() -> bytes:

@@ -30,6 +30,8 @@ SECTIONS = ("settings", "providers", "models", "aliases", "teams", "projects", "
 
 CREDENTIALS = PREFIX + "CRED_"
 """Variables of this prefix are no settings: they hold secrets that credentials refer to by name."""
+VAULT_KEY = PREFIX + "VAULT_KEY"
+"""The key of an environment slot. No setting either: settings stay in memory, and this is taken away once it is read."""
 _CONFIG_PATH = BASE_DIR / "config" / "config.yaml"
 _KUBERNETES = re.compile(r"TOKENHUB_(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")
 _KUBERNETES_HINT = (
@@ -122,6 +124,17 @@ class TokenhubSettings:
         values.api_key, "", "the first API key, exactly; default: made and printed once", secret=True
     )
 
+    # The vault
+    cluster_secret: str = _option(
+        values.secret(32),
+        "",
+        "lets an unlocked worker unlock the others; the same for every replica; default: one start's workers share one",
+        secret=True,
+    )
+    vault_key_file: Path | None = _option(
+        values.path, None, "a file with the key of a key file slot, which unlocks the vault at the start"
+    )
+
     # The admin site
     allowed_hosts: tuple[str, ...] = _option(
         values.names, ("localhost", "127.0.0.1", "[::1]"), "host names under which the admin site answers"
@@ -211,7 +224,7 @@ def _unknown_variables(given: Mapping[str, str]) -> list[str]:
     known |= {f"{PREFIX}{name.upper()}_FILE" for name in option_names() if is_secret(name)}
     problems = []
     for name in sorted(set(given) - known):
-        if name.startswith(CREDENTIALS):
+        if name.startswith(CREDENTIALS) or name == VAULT_KEY:
             continue
         hint = _KUBERNETES_HINT if _KUBERNETES.fullmatch(name) else _near(name, known)
         problems.append(f"{name} (environment): there is no such setting{f'; {hint}' if hint else ''}")

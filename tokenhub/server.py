@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import secrets
 import signal
 from functools import partial
 from types import FrameType
@@ -19,6 +20,7 @@ from tokenhub.http_protocol import ServerConfig
 from tokenhub.logs import build_logging
 from tokenhub.process import harden_process
 
+CLUSTER_SECRET = "TOKENHUB_CLUSTER_SECRET"  # noqa: S105 - the variable's name
 APPLICATION = "tokenhub.asgi:application"
 # Longer than load balancers keep idle connections (60 s is common), so that they close first and no request meets a
 # connection that is just being closed here.
@@ -60,6 +62,9 @@ def run_server(config: ServerConfig) -> None:
     if config.harden:
         harden_process()
     if config.workers > 1:
+        # The workers inherit it. Replicas that are started apart need one that was set.
+        if not any(os.environ.get(name) for name in (CLUSTER_SECRET, f"{CLUSTER_SECRET}_FILE")):
+            os.environ[CLUSTER_SECRET] = secrets.token_urlsafe(48)
         Multiprocess(config, sockets=[config.bind_socket()]).run()
         return
     leave_on_signals()

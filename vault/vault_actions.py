@@ -21,6 +21,7 @@ from vault.engine.passwords import DEFAULT, Argon2Parameters, encode_password
 from vault.engine.recovery import format_recovery_key
 from vault.engine.slots import HEADLESS_KINDS, KeySecret, PasswordSecret, SlotKind, SlotSecret
 from vault.engine.strength import check_password
+from vault.notify import tell_workers
 from vault.opened import opened_vault
 from vault.slot_secrets import Given, kind_of, open_any, write_slot
 from vault.tries import CLOCK, Clock, NoVault, counted_try, get_vault
@@ -107,6 +108,7 @@ def put_unlocked(actor: Actor, slot: VaultSlot, root: Root, *, epoch: int, clock
                 before=None,
                 after={"slot": slot.slot_id, "kind": slot.kind, "label": slot.label, "lock_epoch": epoch},
             )
+            tell_workers()
     except BaseException:
         root.wipe()
         raise
@@ -122,6 +124,7 @@ def lock(actor: Actor, reason: str = "") -> None:
         vault.locked_at, vault.locked_because, vault.unlocked_at = timezone.now(), reason[:200], None
         vault.save(update_fields=["lock_epoch", "locked_at", "locked_because", "unlocked_at"])
         VaultGrant.objects.all().delete()
+        tell_workers()
     opened_vault.drop()
 
 

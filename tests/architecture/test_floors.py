@@ -20,6 +20,7 @@ GATEWAY_MAY_USE = (
     "usage.journal",
     "vault.engine",
     "vault.keyring",
+    "vault.places",
 )
 GATEWAY_LIBRARIES = {"aiohttp", "httptools", "msgspec", "uvloop", "yarl"}  # yarl: aiohttp's URLs
 PURE = (
@@ -30,10 +31,11 @@ PURE = (
     "usage.journal",
     "vault.engine",
     "vault.keyring",
+    "vault.places",
 )
 PURE_LIBRARIES = {"msgspec"}
 PURE_LIBRARIES_OF = {"vault.engine": {"cryptography"}}
-MAY_STAND_ON = {"vault.keyring": ("vault.engine",)}
+MAY_STAND_ON = {"vault.keyring": ("vault.engine", "vault.places"), "vault.places": ("vault.engine",)}
 """Pure packages that may use another one: what holds the keys uses what opens them."""
 MAY_BUILD_ON = {"vllm": {"openai", "anthropic"}, "simulated": {"openai", "anthropic"}}
 """Adapters that may use others: vLLM speaks both formats, and so does the simulation."""

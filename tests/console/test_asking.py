@@ -71,6 +71,7 @@ def asked(db: None, vendor: MockProcess, tmp_path: Path) -> Iterator[Asked]:
     provider = create_provider(CAST, name="vendor", kind="openai", label=f"Vendor {HOSTILE}")
     create_endpoint(CAST, provider=provider, url=vendor.origin)
     (tmp_path / "vendor-key").write_text(SECRET)
+    (tmp_path / "vendor-key.origin").write_text(vendor.origin)
     create_credential(CAST, provider=provider, name="main", source="file", reference="vendor-key")
     for name in ("sim-small", "retired"):
         create_model(CAST, provider=provider, name=name)
@@ -137,7 +138,9 @@ def test_a_connection_test_names_what_is_wrong_with_the_answer(
 
 
 def refuse_connections(asked: Asked, port: int) -> None:
-    """The provider's address becomes one where nobody listens."""
+    """The provider's address becomes one where nobody listens, and its key may go there."""
+    origins = settings.TOKENHUB.credentials_dir / "vendor-key.origin"
+    origins.write_text(f"http://127.0.0.1:{port}")
     update_endpoint(CAST, asked.provider.endpoints.get(), url=f"http://127.0.0.1:{port}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,11 +27,12 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """An installation with the simulated provider and both mock vendors, which want the vendors' key, not the caller's."""
     vendor = MockOptions(require_key=CREDENTIAL)
     folder = tmp_path_factory.mktemp("gateway")
-    with (
-        mock_process(vendor) as openai,
-        mock_process(vendor) as anthropic,
-        Service(folder, environment={CREDENTIAL_VARIABLE: CREDENTIAL}) as running,
-    ):
+    with mock_process(vendor) as openai, mock_process(vendor) as anthropic, ExitStack() as stack:
+        environment = {
+            CREDENTIAL_VARIABLE: CREDENTIAL,
+            f"{CREDENTIAL_VARIABLE}__ORIGIN": f"{openai.origin},{anthropic.origin}",
+        }
+        running = stack.enter_context(Service(folder, environment=environment))
         running.apply_config(declare_vendors(openai.origin, anthropic.origin))
         yield running
 

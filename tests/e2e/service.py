@@ -45,7 +45,7 @@ def free_port() -> int:
 class Service:
     """One installation in a folder. `with Service(folder) as service:` prepares it, starts it and waits until it is ready.
 
-    Leaving the block kills what still runs. `environment` adds variables (credentials as TOKENHUB_CRED_*), also to what
+    Leaving the block kills what still runs. `environment` adds variables (TOKENHUB_CRED_* with __ORIGIN), also to what
     `apply_config` runs; TOKENHUB_DATABASE_URL in it chooses Postgres. Times are seconds.
     """
 

@@ -56,7 +56,11 @@ def installation(
     folder: Path, mock: MockProcess, database: TemporaryPostgres | None, workers: int = 2
 ) -> Iterator[Service]:
     """A running service whose model `work` is the mock's."""
-    environment = {"TOKENHUB_CRED_MOCK": "sk-mock-0123456789", "TOKENHUB_SHUTDOWN_GRACE_SECONDS": "20"}
+    environment = {
+        "TOKENHUB_CRED_MOCK": "sk-mock-0123456789",
+        "TOKENHUB_CRED_MOCK__ORIGIN": mock.origin,
+        "TOKENHUB_SHUTDOWN_GRACE_SECONDS": "20",
+    }
     if database is not None:
         environment["TOKENHUB_DATABASE_URL"] = database.url
     with Service(folder, workers=workers, environment=environment) as service:

@@ -16,7 +16,7 @@ from gateway.config import GatewayConfig
 from gateway.metrics import SharedCounts
 from gateway.websocket import StreamSocket
 from gateway.worker import Worker
-from tests.builders import PEPPER
+from tests.builders import PEPPER, list_origins
 from tokenhub.core.attempts import AttemptFinal, AttemptIntent
 from tokenhub.core.current import Current
 from tokenhub.core.specs import Snapshot
@@ -64,18 +64,23 @@ class RunningGateway:
             await asyncio.sleep(0.02)
 
 
+def credential_variables(snapshot: Snapshot) -> dict[str, str]:
+    """The environment of a gateway with these providers."""
+    return {"TOKENHUB_CRED_TESTS": CREDENTIAL, "TOKENHUB_CRED_TESTS__ORIGIN": list_origins(snapshot)}
+
+
 @asynccontextmanager
 async def running_gateway(
     snapshot: Snapshot, folder: Path, *, configuration_error: str = "", **options: Any
 ) -> AsyncIterator[RunningGateway]:
-    """A gateway in force with this snapshot. Its providers' credential `TOKENHUB_CRED_TESTS` is `CREDENTIAL`."""
+    """A gateway in force with this snapshot. Its providers' credential `TOKENHUB_CRED_TESTS` is `CREDENTIAL`, for their origins."""
     current = Current()
     current.swap(snapshot)
     journal_folder = folder / "journal"
     journal_folder.mkdir(parents=True, exist_ok=True)
     journal = Journal(journal_folder, instance="tests")
     config = GatewayConfig(data_dir=folder, peppers={1: PEPPER}, **options)
-    keyring = Keyring({"TOKENHUB_CRED_TESTS": CREDENTIAL}, folder)
+    keyring = Keyring(credential_variables(snapshot), folder)
     worker = Worker(config, current, journal, keyring, configuration_error=lambda: configuration_error)
     shared = SharedCounts(folder / "metrics", "tests")
     gateway = Gateway(worker, shared)

@@ -159,6 +159,7 @@ async def test_a_refused_credential_gives_way_to_the_next_and_rests(
             CredentialSpec("good", "good", "env", "TOKENHUB_CRED_TESTS", weight=1),
         )
         (tmp_path / "bad-key").write_text("sk-wrong-credential\n")
+        (tmp_path / "bad-key.origin").write_text(f"http://127.0.0.1:{mock.port}\n")
         snapshot, key = one_model(mock.port, credentials=pool)
         async with running_gateway(snapshot, tmp_path) as gateway:
             answer = await call(http, gateway, key, "openai", a_body("openai", "work"))

@@ -32,6 +32,8 @@ from vault.models import AuditEntry
 pytestmark = pytest.mark.django_db
 
 SECRET = "sk-canary-51c0"
+NOBODY = "http://127.0.0.1:9"
+"""Where nobody listens."""
 
 
 @pytest.mark.parametrize(
@@ -284,9 +286,11 @@ def asked(vendor: Vendor) -> Provider:
 
 
 @pytest.fixture
-def keyring(tmp_path: Path) -> Keyring:
+def keyring(vendor: Vendor, tmp_path: Path) -> Keyring:
     """Has the provider's secret."""
-    return Keyring({"TOKENHUB_CRED_ACME": SECRET}, tmp_path)
+    return Keyring(
+        {"TOKENHUB_CRED_ACME": SECRET, "TOKENHUB_CRED_ACME__ORIGIN": f"{vendor.url}, {NOBODY}"}, tmp_path
+    )
 
 
 def test_discovery_tells_new_and_gone_models_and_changes_nothing(
@@ -362,7 +366,7 @@ def test_an_endless_list_is_cut_off(vendor: Vendor, asked: Provider, keyring: Ke
 
 
 def test_nobody_listening_is_told_by_name(asked: Provider, vendor: Vendor, keyring: Keyring) -> None:
-    update_endpoint(OPERATOR, asked.endpoints.get(), url="http://127.0.0.1:9")
+    update_endpoint(OPERATOR, asked.endpoints.get(), url=NOBODY)
     with pytest.raises(DiscoveryFailed, match="provider acme can't be reached: ConnectError"):
         discover_models(asked, keyring=keyring)
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 import secrets
 import sqlite3
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,16 +49,19 @@ class Canaries:
     caller_header: str = field(default_factory=lambda: a_secret("callerheader"))
 
 
-def make_service(folder: Path, canaries: Canaries) -> Service:
-    """An installation, not started, whose every secret is a canary; one credential lies in a file."""
+def make_service(folder: Path, canaries: Canaries, origins: Iterable[str]) -> Service:
+    """An installation, not started, whose every secret is a canary; one credential lies in a file. Both may go to `origins`."""
+    allowed = ",".join(origins)
     credentials = folder / "credentials"
     credentials.mkdir(parents=True)
     (folder / "service" / "data").mkdir(parents=True)
     (credentials / "anthropic").write_text(canaries.slots["anthropic-credential"] + "\n")
+    (credentials / "anthropic.origin").write_text(allowed)
     service = Service(
         folder / "service",
         environment={
             "TOKENHUB_CRED_CANARY": canaries.slots["openai-credential"],
+            "TOKENHUB_CRED_CANARY__ORIGIN": allowed,
             "TOKENHUB_CREDENTIALS_DIR": str(credentials),
             "TOKENHUB_METRICS_TOKEN": canaries.slots["metrics-token"],
             "TOKENHUB_SECRET_KEY": canaries.slots["secret-key"] * 2,
@@ -73,16 +77,20 @@ def make_service(folder: Path, canaries: Canaries) -> Service:
     return service
 
 
-def declare(hostile: HostileProvider) -> str:
-    """The configuration: each kind at the hostile provider, at a port nobody listens on, and at one that speaks no TLS."""
-    credentials = {
-        "openai": "{name: main, source: env, reference: TOKENHUB_CRED_CANARY}",
-        "anthropic": "{name: main, source: file, reference: anthropic}",
-    }
-    places = {
+def find_places(hostile: HostileProvider) -> dict[str, str]:
+    """The origins by name: the hostile provider, a port nobody listens on, one that speaks no TLS."""
+    return {
         "hostile": hostile.origin,
         "refused": f"http://127.0.0.1:{free_port()}",
         "no-tls": f"https://127.0.0.1:{hostile.port}",
+    }
+
+
+def declare(places: Mapping[str, str]) -> str:
+    """The configuration: each kind at each of these places."""
+    credentials = {
+        "openai": "{name: main, source: env, reference: TOKENHUB_CRED_CANARY}",
+        "anthropic": "{name: main, source: file, reference: anthropic}",
     }
     providers, models = "providers:\n", "models:\n"
     for kind in KINDS:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from providers.mock import MockProvider
-from tests.security.cast import Canaries, Trap, declare, make_service
+from tests.security.cast import Canaries, Trap, declare, find_places, make_service
 from tests.security.hostile import HostileProvider
 
 
@@ -15,12 +15,13 @@ from tests.security.hostile import HostileProvider
 def trap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trap]:
     """An installation at log level debug whose every error path has been driven."""
     canaries = Canaries()
-    service = make_service(tmp_path_factory.mktemp("trap"), canaries)
-    with HostileProvider(canaries.answer) as hostile, service:
-        service.apply_config(declare(hostile))
-        sprung = Trap(service, hostile, canaries)
-        sprung.spring()
-        yield sprung
+    with HostileProvider(canaries.answer) as hostile:
+        places = find_places(hostile)
+        with make_service(tmp_path_factory.mktemp("trap"), canaries, places.values()) as service:
+            service.apply_config(declare(places))
+            sprung = Trap(service, hostile, canaries)
+            sprung.spring()
+            yield sprung
 
 
 @pytest.fixture

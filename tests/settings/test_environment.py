@@ -139,6 +139,7 @@ INVALID = {
     "SECRET_KEY": "short-secret",
     "KEY_PEPPER": "short-secret",
     "PREVIOUS_KEY_PEPPERS": f"{LONG},short-secret",
+    "CLUSTER_SECRET": "short-secret",
     "ADMIN_USERNAME": "admin\n",
     "ADMIN_PASSWORD": "secret",
     "ADMIN_TOKEN": "short-secret",
@@ -154,7 +155,7 @@ INVALID = {
     "METRICS_ALLOW": "10.0.0.1/8",
     "ALLOW_PRIVATE_ORIGINS": "*",
 }
-ANYTHING_GOES = {"data_dir", "config", "credentials_dir", "static_root"}
+ANYTHING_GOES = {"data_dir", "config", "credentials_dir", "static_root", "vault_key_file"}
 
 
 def test_every_setting_with_bounds_has_an_invalid_example_here() -> None:
@@ -214,6 +215,7 @@ def test_neither_repr_nor_str_shows_a_secret() -> None:
         "TOKENHUB_SECRET_KEY": LONG,
         "TOKENHUB_KEY_PEPPER": LONG,
         "TOKENHUB_PREVIOUS_KEY_PEPPERS": LONG,
+        "TOKENHUB_CLUSTER_SECRET": LONG,
         "TOKENHUB_ADMIN_PASSWORD": LONG,
         "TOKENHUB_ADMIN_TOKEN": LONG,
         "TOKENHUB_METRICS_TOKEN": LONG,
