@@ -16,6 +16,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSetMixin
 
+from signin.recent import RecentSession
 from tokenhub.control.api import ControlView, ControlViewSet
 from tokenhub.control.permissions import StaffWithPermission
 from vault import rotations, vault_actions, vault_manifest
@@ -130,6 +131,8 @@ class SealedSecretViewSet(ControlViewSet):
 class SlotViewSet(ControlViewSet):
     """The ways to unlock the vault."""
 
+    permission_classes = (StaffWithPermission, RecentSession)
+    grave_actions = ("create", "partial_update", "destroy")
     queryset = VaultSlot.objects.all()
     serializer_class = SlotSerializer
     lookup_value_regex = "[0-9a-f]{1,32}"
@@ -173,7 +176,17 @@ class SlotViewSet(ControlViewSet):
 class VaultViewSet(ViewSetMixin, ControlView):
     """The vault itself."""
 
-    permission_classes = (StaffWithPermission,)
+    permission_classes = (StaffWithPermission, RecentSession)
+    # As on the pages: locking is done in a hurry, and checking changes nothing.
+    grave_actions = (
+        "initialise",
+        "unlock",
+        "change_password",
+        "change_settings",
+        "rotate_data_key",
+        "rotate_root",
+        "accept_rows",
+    )
     permissions_by_action = {
         "list": VIEW,
         "progress": VIEW,
