@@ -89,7 +89,7 @@ class CredentialAdmin(AsksBeforeLoss, SealedKeyPages, ModelAdmin):
         locked = opened_vault.find() is None and row.sealed_secrets.exists()
         return ["Deletion is refused while the vault is locked: unlock it first."] if locked else []
 
-    @action(description="Secret was replaced", icon="autorenew", permissions=["renew"])
+    @action(description="Secret was replaced", icon="autorenew", permissions=["change"])
     def renew(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Counts the version up, after a question: the health of the credential starts afresh."""
         row = self.found(request, object_id)

@@ -68,17 +68,15 @@ class SealedKeyPages:
         """Who may change the credential."""
         return request.user.has_perm("vault.change_credential")
 
-    def has_forget_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
-        """The same, where there is something to delete."""
-        may = self.has_seal_permission(request)
-        return may and (object_id is None or SealedSecret.objects.filter(credential=object_id).exists())
-
-    def has_renew_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
-        """The same, for a reference: a sealed key is replaced by entering another."""
-        sealed = (
-            Credential.objects.filter(pk=object_id, source=Credential.Source.VAULT) if object_id else None
-        )
-        return self.has_seal_permission(request) and (sealed is None or not sealed.exists())
+    def get_actions_detail(self, request: HttpRequest, object_id: Any) -> list[Any]:
+        """Offers to delete a key where one is sealed, and to note that one was replaced where it lies elsewhere."""
+        offered = super().get_actions_detail(request, object_id)  # type: ignore[misc]
+        row = Credential.objects.filter(pk=object_id).first()
+        is_sealed = row is not None and row.source == Credential.Source.VAULT
+        pointless = {"renew"} if is_sealed else set()
+        if row is None or not row.sealed_secrets.exists():
+            pointless.add("forget_page")
+        return [one for one in offered if one.action_name.removeprefix("vault_credential_") not in pointless]
 
     @action(description="Enter key", url_path="seal", icon="lock", permissions=["seal"])
     @recently_confirmed
@@ -131,7 +129,7 @@ class SealedKeyPages:
         )
         return answer
 
-    @action(description="Delete key", url_path="delete-key", icon="lock_reset", permissions=["forget"])
+    @action(description="Delete key", url_path="delete-key", icon="lock_reset", permissions=["seal"])
     @recently_confirmed
     def forget_page(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
         """Deletes what is sealed for the credential, which stays and waits for another key."""

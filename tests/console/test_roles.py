@@ -53,6 +53,8 @@ PAGES: dict[str, set[str]] = {
     "providers/provider/<object_id>/test/": on("providers.provider", "change"),
     "providers/provider/<object_id>/discover/": on("providers.provider", "view") | on("providers.model", "add", "change"),
     "providers/model/<object_id>/price/": on("providers.model", "view") | on("usage.price", "view", "add"),
+    "vault/credential/<object_id>/seal/": on("vault.credential", "change"),
+    "vault/credential/<object_id>/delete-key/": on("vault.credential", "change"),
     "vault/credential/<object_id>/renew/": on("vault.credential", "change"),
     "vault/": on("vault.vault", "view"),
     "vault/live/": on("vault.vault", "view"),

@@ -198,6 +198,8 @@ DECLARED: dict[str, tuple[int, int, int, int]] = {
     "admin/providers/model/<object_id>/delete/": (302, 403, 200, 200),
     "admin/providers/model/<object_id>/change/": (302, 200, 200, 200),
     "admin/providers/model/<object_id>/": (302, 302, 302, 302),
+    "admin/vault/credential/<object_id>/seal/": (302, 403, 302, 302),
+    "admin/vault/credential/<object_id>/delete-key/": (302, 403, 302, 302),
     "admin/vault/credential/<object_id>/renew/": (302, 403, 200, 200),
     "admin/vault/credential/": (302, 200, 200, 200),
     "admin/vault/credential/add/": (302, 403, 200, 200),
