@@ -12,6 +12,7 @@ from django.urls import reverse_lazy
 
 from tokenhub.control.display import write_ms, write_refusal
 from tokenhub.core.errors import TokenhubError
+from vault.engine.errors import KeyMalformed
 from vault.engine.slots import SlotKind
 from vault.engine.strength import MIN_CHARACTERS, PHRASE_WORDS
 from vault.keyring import MAX_SECRET_BYTES
@@ -63,7 +64,8 @@ class VaultForm(forms.Form):
         text = write_refusal(refused.message, refused.hint)
         if refused.retry_after and refused.retry_after > 1 and refused.status == 429:
             text += f" Try again in {write_ms(round(refused.retry_after * 1000))}."
-        name = self.refused_on.get(refused.param or "", refused.param or "")
+        said = refused.param or ("key" if isinstance(refused, KeyMalformed) else "")
+        name = self.refused_on.get(said, said)
         self.add_error(name if name in self.fields else None, text)
 
 

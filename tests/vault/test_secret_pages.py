@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from providers.actions import create_endpoint, create_provider
 from providers.models import Provider
-from tests.console.cast import HOSTILE, a_person_who_may
+from tests.console.cast import HOSTILE, a_person_who_may, count_changes
 from tests.vault.page_cast import VAULT_ADMIN, Visitor, plain
 from tests.vault.vaults import ADMIN, OTHER_SECRET, SECRET, a_credential, a_vault, open_all
 from vault.actions import create_credential
@@ -192,7 +192,7 @@ def form_of(provider: Provider, **changes: Any) -> dict[str, Any]:
             value = bound.value()
             if value is True:
                 fields[bound.html_name] = "on"
-            elif value not in (None, False):
+            elif value is not None and value is not False:
                 fields[bound.html_name] = value if isinstance(value, (str, int, float)) else str(value)
     return {**fields, **changes}
 
@@ -247,7 +247,7 @@ def test_the_page_says_before_saving_which_keys_become_unusable(
     seal_secret(ADMIN, row, SECRET)
     provider: Any = row.provider
     before = (
-        AuditEntry.objects.count(),
+        count_changes(),
         provider.endpoints.get().url,
         provider.kind,
         SealedSecret.objects.count(),
@@ -258,7 +258,7 @@ def test_the_page_says_before_saving_which_keys_become_unusable(
     assert words in plain(text)
     provider.refresh_from_db()
     after = (
-        AuditEntry.objects.count(),
+        count_changes(),
         provider.endpoints.get().url,
         provider.kind,
         SealedSecret.objects.count(),
