@@ -281,7 +281,7 @@ class RotateRootForm(VaultForm):
             for name, field in _fields_of(slot):
                 self.fields[f"{name}_{slot.slot_id}"] = field
             self.fields[f"drop_{slot.slot_id}"] = forms.BooleanField(
-                label=f"Drop {slot.label}", required=False
+                label=f"Drop this slot: {slot.label} opens nothing any more", required=False
             )
         described(self)
 

@@ -440,7 +440,7 @@ def test_a_root_key_is_rotated_for_the_slots_whose_secrets_are_typed(vera: Visit
     seal_secret(ADMIN, a_credential("acme"), SECRET)
     other = add_password_slot(ADMIN, "Otto", NEW_PASSWORD)
     password, recovery = VaultSlot.objects.get(label="Password"), slot_of("recovery")
-    assert "Drop Otto" in vera.get("rotate-root/")
+    assert "Drop this slot: Otto" in vera.get("rotate-root/")
     fields = {f"password_{password.pk}": PASSWORD, f"recovery_key_{recovery.pk}": recovery_key}
     text = vera.post("rotate-root/", expect=200, **fields)
     assert "Give its secret, or say that it is dropped." in text

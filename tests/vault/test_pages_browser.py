@@ -213,7 +213,7 @@ def prepare_pages() -> list[tuple[str, str, Callable[[Page], None] | None]]:
     return [
         ("status", "/admin/vault/", None),
         ("unlock", "/admin/vault/unlock/", unfold),
-        ("unlock-refused", "/admin/vault/unlock/", submit("Unlock", recovery_key="", password="wrong")),
+        ("unlock-refused", "/admin/vault/unlock/", submit("Unlock", password="wrong")),
         ("lock", "/admin/vault/lock/", None),
         (
             "password",
