@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,6 +52,21 @@ class Given:
                 yield (PasswordSecret(password, key, parameters),)
             elif key is not None:
                 yield (KeySecret(SlotKind.KEY_FILE, key), KeySecret(SlotKind.ENVIRONMENT, key))
+
+
+@contextmanager
+def as_slot_secrets(given: Mapping[str, Given]) -> Iterator[dict[str, SlotSecret]]:
+    """For each slot's id the secret that fits its kind, wiped afterwards. Raises InvalidRequest for an id or kind that does not."""
+    kinds = dict(VaultSlot.objects.values_list("slot_id", "kind"))
+    secrets = {}
+    with ExitStack() as wiped:
+        for slot_id, one in given.items():
+            made = wiped.enter_context(one.as_secrets())
+            fitting = [secret for secret in made if kind_of(secret) == kinds.get(slot_id)]
+            if not fitting:
+                raise InvalidRequest("this is no slot's id, or not its kind of secret", param="secrets")
+            secrets[slot_id] = fitting[0]
+        yield secrets
 
 
 def read_slot(row: VaultSlot) -> Slot:

@@ -5,7 +5,6 @@ A password or key comes in and never goes out; the one thing that is shown is a 
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import Any
 
 from django.utils import timezone
@@ -17,14 +16,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSetMixin
 
+from signin.recent import RecentSession
 from tokenhub.control.api import ControlView, ControlViewSet
 from tokenhub.control.permissions import StaffWithPermission
-from tokenhub.core.errors import InvalidRequest
 from vault import rotations, vault_actions, vault_manifest
 from vault.engine.slots import SlotKind
 from vault.models import SealedSecret, Vault, VaultDataKey, VaultManifest, VaultSlot, VaultWorker
 from vault.opened import opened_vault
-from vault.slot_secrets import Given, kind_of
+from vault.slot_secrets import Given, as_slot_secrets
 
 VIEW = ("vault.view_vault",)
 UNLOCK = ("vault.unlock_vault",)
@@ -132,6 +131,8 @@ class SealedSecretViewSet(ControlViewSet):
 class SlotViewSet(ControlViewSet):
     """The ways to unlock the vault."""
 
+    permission_classes = (StaffWithPermission, RecentSession)
+    grave_actions = ("create", "partial_update", "destroy")
     queryset = VaultSlot.objects.all()
     serializer_class = SlotSerializer
     lookup_value_regex = "[0-9a-f]{1,32}"
@@ -175,7 +176,17 @@ class SlotViewSet(ControlViewSet):
 class VaultViewSet(ViewSetMixin, ControlView):
     """The vault itself."""
 
-    permission_classes = (StaffWithPermission,)
+    permission_classes = (StaffWithPermission, RecentSession)
+    # As on the pages: locking is done in a hurry, and checking changes nothing.
+    grave_actions = (
+        "initialise",
+        "unlock",
+        "change_password",
+        "change_settings",
+        "rotate_data_key",
+        "rotate_root",
+        "accept_rows",
+    )
     permissions_by_action = {
         "list": VIEW,
         "progress": VIEW,
@@ -251,15 +262,8 @@ class VaultViewSet(ViewSetMixin, ControlView):
     def rotate_root(self, request: Request) -> Response:
         """A new ROOT for the slots whose secrets are given; the others must be named as dropped."""
         data = self.body(RotateRootSerializer)
-        kinds = dict(VaultSlot.objects.values_list("slot_id", "kind"))
-        secrets = {}
-        with ExitStack() as wiped:
-            for slot_id, one in data["secrets"].items():
-                given = wiped.enter_context(Given(**one).as_secrets())
-                fitting = [secret for secret in given if kind_of(secret) == kinds.get(slot_id)]
-                if not fitting:
-                    raise InvalidRequest("this is no slot's id, or not its kind of secret", param="secrets")
-                secrets[slot_id] = fitting[0]
+        given = {slot_id: Given(**one) for slot_id, one in data["secrets"].items()}
+        with as_slot_secrets(given) as secrets:
             rotations.rotate_root(self.actor, secrets, dropping=data["dropping"])
         return Response(describe_vault())
 

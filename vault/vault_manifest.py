@@ -52,7 +52,7 @@ class RowsDiffer(Conflict):
     def __init__(self) -> None:
         super().__init__(
             "sealed secrets were changed outside of Tokenhub, or put back from a backup",
-            hint="look at the differences under Vault, enter those keys again or accept what is there",
+            hint="look at the differences under Vault, accept what is there, then enter those keys again",
         )
 
 
