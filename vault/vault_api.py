@@ -316,7 +316,11 @@ def describe_vault() -> dict[str, Any]:
             }
             for worker in workers
         ],
-        "workers_unlocked": sum(worker.state == VaultWorker.State.UNLOCKED for worker in workers),
+        # A worker that has not looked since a lock still says that it is unlocked.
+        "workers_unlocked": sum(
+            (worker.state, worker.lock_epoch) == (VaultWorker.State.UNLOCKED, vault.lock_epoch)
+            for worker in workers
+        ),
         "manifest": None
         if manifest is None
         else {
