@@ -41,7 +41,7 @@ from tokenhub.core.specs import Snapshot  # noqa: E402
 from tokenhub.environment import VAULT_KEY, TokenhubSettings  # noqa: E402
 from usage.drain import Drainer  # noqa: E402
 from usage.journal import Journal  # noqa: E402
-from vault.agent import Agent  # noqa: E402
+from vault.agent import SETTLE_SECONDS, Agent  # noqa: E402
 from vault.engine.buffers import SecretBuffer  # noqa: E402
 from vault.engine.grants import ClusterKey  # noqa: E402
 from vault.headless import list_headless  # noqa: E402
@@ -125,6 +125,8 @@ class DataPlane:
             thread = threading.Thread(target=run, args=(self._stop,), name=f"tokenhub-{name}", daemon=True)
             thread.start()
             self._threads.append(thread)
+        # A worker that is replaced while its peers are unlocked must not answer with `vault_locked` first.
+        await asyncio.to_thread(agent.settled.wait, SETTLE_SECONDS)
         self.gateway = Gateway(self._worker, shared, _django_metrics)
         self.socket = StreamSocket(self.gateway, self._worker)
         _spare_the_collector()

@@ -47,6 +47,13 @@ FOLLOW_SECONDS = 30.0
 """How long a worker goes on with its data keys while it waits for a rotated root. The data keys are the same."""
 FOLLOW_ALONE_SECONDS = 2.0
 """The same where no peer can grant it: what the rotating process itself takes to hold the new root."""
+SETTLE_SECONDS = 3.0
+"""For how long a worker that starts waits for a peer's grant before it serves."""
+HURRY_SECONDS = 5.0
+"""For how long a locked worker looks more often after it started, or after somebody unlocked the vault elsewhere."""
+_HURRIED_POLL_SECONDS = 0.2
+_GLANCE_SECONDS = 0.1
+_ALIVE_SECONDS = 15.0
 AGAIN_SECONDS = 10.0
 """When a way to unlock at the start is tried again that failed for a reason that passes: a KMS that did not answer."""
 SLACK_SECONDS = 5.0
@@ -110,9 +117,14 @@ class Agent:
         self._reported: tuple[_Report, float] | None = None
         self._problem = ""
         self._headless_due: float | None = clock()
+        self._started_at = clock()
+        self.settled = threading.Event()
+        """Set once this worker is unlocked, or has nothing to wait for: then it may serve."""
         self._seen_at = clock()
         self._coast_seconds = 0.0
         self._outdated_since: float | None = None
+        self._expected: tuple[Any, ...] = ()
+        self._hurry_until = 0.0
         self._tidied_at = self._tended_at = -1e9
         self._exists = False
         self._begun = clock()
@@ -152,6 +164,7 @@ class Agent:
             # Before the row says so: who reads that a worker is unlocked may send it requests.
             self._tell_keyring()
             self._report(vault)
+            self._settle(vault)
             if begun - self._tidied_at >= self._status_seconds:
                 self._tidy()
                 self._tidied_at = begun
@@ -161,7 +174,23 @@ class Agent:
         except DatabaseError as error:
             self._note_database_down(error, own)
             self._check_away()
+            self.settled.set()
         self._tell_keyring()
+
+    def _settle(self, vault: Any) -> None:
+        """Waits on only where a peer is unlocked and will answer this worker's announcement."""
+        if self.settled.is_set():
+            return
+        waits = vault is not None and self._holder.find() is None and self._granting.announced is not None
+        if waits and self._clock() - self._started_at < SETTLE_SECONDS:
+            peers = VaultWorker.objects.exclude(instance=self._instance).filter(
+                state=VaultWorker.State.UNLOCKED,
+                lock_epoch=vault.lock_epoch,
+                seen_at__gt=vault.db_now - timedelta(seconds=_ALIVE_SECONDS),
+            )
+            if peers.exists():
+                return
+        self.settled.set()
 
     # What the vault's row asks for
 
@@ -183,11 +212,20 @@ class Agent:
             )
             self._drop()
             opened = None
+        self._expect_grant(vault)
         if opened is None:
             self._try_headless(vault)
             self._ask(vault)
         else:
             self._stay(vault, opened)
+
+    def _expect_grant(self, vault: Any) -> None:
+        """Notes when the vault was unlocked or its root rotated: a grant is due soon, and Postgres alone tells when."""
+        seen = (vault.lock_epoch, vault.unlocked_at, vault.root_version)
+        if seen != self._expected:
+            self._expected = seen
+            if vault.unlocked_at is not None:
+                self._hurry_until = self._clock() + HURRY_SECONDS
 
     def _stay(self, vault: Any, opened: OpenedVault) -> None:
         """Unlocked, and in the vault's epoch."""
@@ -405,9 +443,16 @@ class Agent:
             own.close()
 
     def _wait(self, stop: threading.Event, own: Any) -> None:
-        """Until the next poll is due: at most `poll_seconds`, less if Postgres tells of something."""
+        """Until the next poll is due: at most `poll_seconds`, less if something happens in this process or Postgres tells."""
+        held = self._holder.find()
+        lacks = held is None or self._outdated_since is not None
+        hurried = lacks and self._clock() < self._hurry_until
+        seconds = min(self._poll_seconds, _HURRIED_POLL_SECONDS) if hurried else self._poll_seconds
         if own.vendor != "postgresql" or own.connection is None or own.in_atomic_block:
-            stop.wait(self._poll_seconds)
+            until = self._clock() + seconds
+            while self._holder.find() is held and (left := until - self._clock()) > 0:
+                if stop.wait(min(left, _GLANCE_SECONDS)):
+                    return
             return
         try:
             with own.wrap_database_errors:
@@ -415,7 +460,7 @@ class Agent:
                     own.connection.execute(f"LISTEN {CHANNEL}")
                     own.connection.execute(f"LISTEN {CONFIG_CHANNEL}")
                     self._listening = own.connection
-                for _ in own.connection.notifies(timeout=self._poll_seconds, stop_after=1):
+                for _ in own.connection.notifies(timeout=seconds, stop_after=1):
                     pass
         except DatabaseError as error:
             self._note_database_down(error, own)

@@ -152,7 +152,7 @@ class Fleet:
 
     def calls(self, mock: MockProcess, since: float = 0.0) -> list[dict[str, Any]]:
         """The mock's records of calls that came after a moment (Unix seconds)."""
-        found = httpx.get(f"{mock.origin}/_stats", timeout=10).json()["calls"]
+        found = httpx.get(f"{mock.origin}/_stats", timeout=10).json()["list"]
         return [call for call in found if call["received_at"] > since]
 
     def close(self) -> None:

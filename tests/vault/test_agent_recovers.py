@@ -18,7 +18,7 @@ from tests.builders import a_model, a_provider
 from tests.vault.vaults import ADMIN, PASSWORD, SECRET, a_credential, a_vault
 from tests.vault.workers import Away, WorkerCast, a_sealed_key, as_spec, first, go_round, several, to
 from tokenhub.core.specs import EndpointSpec, Snapshot
-from vault.agent import AGAIN_SECONDS, Headless
+from vault.agent import AGAIN_SECONDS, SETTLE_SECONDS, Headless
 from vault.engine.buffers import SecretBuffer
 from vault.engine.errors import KmsFailed, VaultLocked
 from vault.engine.hierarchy import DataKey
@@ -203,6 +203,44 @@ def test_a_key_that_opens_nothing_is_not_tried_again(kms: Kms) -> None:
     for _ in range(3):
         worker.poll(AGAIN_SECONDS)
     assert len(asked) == 1
+
+
+# At the start
+
+
+def test_a_worker_that_starts_beside_unlocked_peers_serves_once_it_is_unlocked() -> None:
+    a_vault()
+    peer = first()
+    peer.poll()
+    late = WorkerCast("late")
+    late.agent.poll(connection)
+    assert not late.agent.settled.is_set()
+    go_round([peer, late], 1)
+    assert late.unlocked
+    assert late.agent.settled.is_set()
+
+
+def test_it_does_not_wait_for_ever_nor_for_nobody() -> None:
+    nobody = WorkerCast("first-of-all")
+    nobody.agent.poll(connection)
+    assert nobody.agent.settled.is_set(), "there is no vault"
+    a_vault()
+    peer = first()
+    peer.poll()
+    unheard = WorkerCast("unheard")
+    unheard.agent.poll(connection)
+    assert not unheard.agent.settled.is_set()
+    unheard.poll(SETTLE_SECONDS)
+    assert unheard.agent.settled.is_set(), "no answer came"
+    lock(ADMIN)
+    peer.poll()
+    locked = WorkerCast("locked")
+    locked.agent.poll(connection)
+    assert locked.agent.settled.is_set(), "nobody could answer"
+    away = WorkerCast("away")
+    with Away():
+        away.agent.poll(connection)
+    assert away.agent.settled.is_set(), "a start without the database is no slower"
 
 
 # New data keys and new secrets
