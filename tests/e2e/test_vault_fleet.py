@@ -22,7 +22,7 @@ GENEROUS = 10.0
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("vault-fleet")]
 
 
-@pytest.fixture(scope="module", params=["postgres", "sqlite"])
+@pytest.fixture(scope="module", params=[pytest.param("postgres", marks=pytest.mark.drill), "sqlite"])
 def fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """Three instances of four workers on Postgres, and one of four on SQLite."""
     postgres = request.param == "postgres"

@@ -25,7 +25,7 @@ from tests.e2e.service import Row, Service
 from tests.fakes.temporary_postgres import start_postgres
 
 PASSWORD = "gravel-lantern-otter-violet-5"
-SEALED_KEY = "sk-sealed-canary-7c1f0e5a9b3d-not-a-real-key"
+SEALED_KEY = "sk-sealed-canary-7c1f0e5a9b3d-not-a-real-one"
 ENV_KEY = "sk-variable-2b8e4c6d-not-a-real-key"
 FIGURES = Path(os.environ.get("VAULT_FIGURES", "/tmp/vault-figures.jsonl"))
 _CONFIG = """
