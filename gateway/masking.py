@@ -6,17 +6,18 @@ from dataclasses import replace
 from typing import Any
 
 from providers.adapters.base import Failure
+from tokenhub.core.secret_bytes import Secret, holds_secret, mask_secret
 from tokenhub.core.usage import Usage
 
 MASK = "[redacted]"
 
 
-def mask_text(text: str, secret: str) -> str:
+def mask_text(text: str, secret: Secret) -> str:
     """The text without the credential that was sent."""
-    return text.replace(secret, MASK) if secret else text
+    return mask_secret(text, secret, MASK) if text else text
 
 
-def mask_failure(failure: Failure, secret: str) -> Failure:
+def mask_failure(failure: Failure, secret: Secret) -> Failure:
     """A provider's failure as a caller may hear of it. A refused key is the credential's failure, whatever the body calls it."""
     kind = "credential" if failure.status == 401 else failure.kind
     return replace(
@@ -28,7 +29,7 @@ def mask_failure(failure: Failure, secret: str) -> Failure:
     )
 
 
-def mask_usage(usage: Usage, secret: str) -> Usage:
+def mask_usage(usage: Usage, secret: Secret) -> Usage:
     """The usage with its raw object's texts masked. Figures are what it is kept for; texts are a server's to choose."""
     raw = usage.raw
     if raw is None or not secret or not _holds(raw, secret):
@@ -38,20 +39,20 @@ def mask_usage(usage: Usage, secret: str) -> Usage:
     )
 
 
-def _holds(value: Any, secret: str) -> bool:
+def _holds(value: Any, secret: Secret) -> bool:
     """Whether a text somewhere in the value holds the secret. Mostly none does, and nothing needs to be copied."""
     if isinstance(value, str):
-        return secret in value
+        return holds_secret(value, secret)
     if isinstance(value, dict):
         for name, item in value.items():
-            if secret in name or (type(item) is not int and _holds(item, secret)):
+            if holds_secret(name, secret) or (type(item) is not int and _holds(item, secret)):
                 return True
     elif isinstance(value, list):
         return any(_holds(item, secret) for item in value)
     return False
 
 
-def _mask_value(value: Any, secret: str) -> Any:
+def _mask_value(value: Any, secret: Secret) -> Any:
     if isinstance(value, str):
         return mask_text(value, secret)
     if isinstance(value, dict):

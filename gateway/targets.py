@@ -13,6 +13,7 @@ from providers.adapters.registry import get_adapter
 from routing.engine.plan import Candidate, Plan, choose_endpoint, draw_order
 from tokenhub.core.errors import InvalidRequest, TokenhubError
 from tokenhub.core.records import record
+from tokenhub.core.secret_bytes import Secret
 from tokenhub.core.specs import CredentialSpec, EndpointSpec, ModelSpec, ProviderSpec
 from vault.keyring import Destination, Keyring, list_older
 
@@ -125,7 +126,7 @@ class TargetPicker:
 
     def _choose_credential(
         self, candidate: Candidate, endpoint: EndpointSpec, *, healthy_only: bool
-    ) -> tuple[CredentialSpec, str] | None:
+    ) -> tuple[CredentialSpec, Secret] | None:
         provider, origin = candidate.provider, endpoint.origin
         pool = [
             credential
@@ -148,6 +149,7 @@ class TargetPicker:
                 self.unusable.append((provider.name, error))
                 self._closed.add((credential.id, origin))
                 pool.remove(credential)
+                pool += self._list_fallbacks(credential, origin, pool)
         return None
 
     def _list_credentials(self, provider: ProviderSpec, origin: str) -> tuple[CredentialSpec, ...]:
@@ -160,10 +162,19 @@ class TargetPicker:
                 credentials = (*credentials, *list_older(credential, origin))
         return credentials or (_NO_CREDENTIAL,)
 
+    def _list_fallbacks(
+        self, credential: CredentialSpec, origin: str, pool: list[CredentialSpec]
+    ) -> list[CredentialSpec]:
+        """The secrets before one that can't be had here (yet), while they are still good."""
+        gone = self._spent_credentials | {one.id for one in pool}
+        older = list_older(credential, origin) if len(credential.sealed) > 1 else ()
+        return [one for one in older if one.id not in gone and (one.id, origin) not in self._closed]
+
     def _draw(self, pool: list[CredentialSpec]) -> CredentialSpec:
         mark = self._rng() * sum(credential.weight for credential in pool)
         for credential in pool:
             mark -= credential.weight
             if mark < 0:
                 return credential
-        return pool[-1]
+        # Earlier secrets have no weight: the newest of them.
+        return max(pool, key=lambda credential: credential.weight)

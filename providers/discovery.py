@@ -21,6 +21,7 @@ from tokenhub.control.actors import Actor
 from tokenhub.control.outbound import AnswerRefused, OutboundRefused, make_client
 from tokenhub.core.addresses import PrivateOrigins
 from tokenhub.core.errors import InvalidRequest, ServiceError
+from tokenhub.core.secret_bytes import Secret, mask_secret
 from tokenhub.core.specs import CAPABILITIES, ModelSpec, ProviderSpec
 from vault.keyring import Destination, Keyring
 
@@ -166,7 +167,9 @@ def apply_discovery(actor: Actor, diff: DiscoveryDiff, chosen: Collection[str]) 
     return len(set(chosen))
 
 
-def _fetch_list(spec: ProviderSpec, secret: str, client: httpx.Client, clock: Callable[[], float]) -> bytes:
+def _fetch_list(
+    spec: ProviderSpec, secret: Secret, client: httpx.Client, clock: Callable[[], float]
+) -> bytes:
     """The body of the provider's list, bounded in size and time."""
     target = Target(spec, ModelSpec("", "", spec.id, ""), spec.endpoints[0], secret)
     try:
@@ -233,6 +236,6 @@ def _comparable(value: Any) -> Any:
     return sorted(value) if isinstance(value, list) else value
 
 
-def _without(secret: str, text: str) -> str:
+def _without(secret: Secret, text: str) -> str:
     """The text without the credential, which some providers repeat in their errors."""
-    return text.replace(secret, "***")[:500] if secret else text[:500]
+    return mask_secret(text, secret, "***")[:500]

@@ -37,14 +37,16 @@ from gateway.worker import Worker  # noqa: E402
 from snapshots.subscribe import Subscriber  # noqa: E402
 from tokenhub.bounded_body import BoundedBody  # noqa: E402
 from tokenhub.core.current import current  # noqa: E402
+from tokenhub.core.specs import Snapshot  # noqa: E402
 from tokenhub.environment import VAULT_KEY, TokenhubSettings  # noqa: E402
 from usage.drain import Drainer  # noqa: E402
 from usage.journal import Journal  # noqa: E402
-from vault.agent import Agent  # noqa: E402
+from vault.agent import SETTLE_SECONDS, Agent  # noqa: E402
 from vault.engine.buffers import SecretBuffer  # noqa: E402
 from vault.engine.grants import ClusterKey  # noqa: E402
 from vault.headless import list_headless  # noqa: E402
 from vault.keyring import Keyring  # noqa: E402
+from vault.new_keys import fetch_keys  # noqa: E402
 from vault.trail import tell_head_once  # noqa: E402
 
 Message = dict[str, Any]
@@ -91,7 +93,7 @@ class DataPlane:
         config = _gateway_config(options, f"{host}-{os.getpid()}")
         self._journal = Journal(folder, instance=host, sync_interval=config.journal_sync_interval)
         subscriber = Subscriber(
-            on_snapshot=current.swap, last_good=options.data_dir / "snapshot.json", instance=config.instance
+            on_snapshot=_take_over, last_good=options.data_dir / "snapshot.json", instance=config.instance
         )
         keyring = Keyring(os.environ, options.credentials_dir)
         self._worker = Worker(
@@ -123,6 +125,8 @@ class DataPlane:
             thread = threading.Thread(target=run, args=(self._stop,), name=f"tokenhub-{name}", daemon=True)
             thread.start()
             self._threads.append(thread)
+        # A worker that is replaced while its peers are unlocked must not answer with `vault_locked` first.
+        await asyncio.to_thread(agent.settled.wait, SETTLE_SECONDS)
         self.gateway = Gateway(self._worker, shared, _django_metrics)
         self.socket = StreamSocket(self.gateway, self._worker)
         _spare_the_collector()
@@ -186,6 +190,12 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG_OBJECTS, _YOUNG_COLLECTIONS, _YOUNG_COLLECTIONS)
+
+
+def _take_over(snapshot: Snapshot) -> None:
+    """In the subscriber's thread: the configuration comes into force once the keys of its secrets are here."""
+    fetch_keys(snapshot)
+    current.swap(snapshot)
 
 
 def _gateway_config(options: TokenhubSettings, instance: str) -> GatewayConfig:

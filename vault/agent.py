@@ -47,6 +47,15 @@ FOLLOW_SECONDS = 30.0
 """How long a worker goes on with its data keys while it waits for a rotated root. The data keys are the same."""
 FOLLOW_ALONE_SECONDS = 2.0
 """The same where no peer can grant it: what the rotating process itself takes to hold the new root."""
+SETTLE_SECONDS = 3.0
+"""For how long a worker that starts waits for a peer's grant before it serves."""
+HURRY_SECONDS = 5.0
+"""For how long a locked worker looks more often after it started, or after somebody unlocked the vault elsewhere."""
+_HURRIED_POLL_SECONDS = 0.2
+_GLANCE_SECONDS = 0.1
+_ALIVE_SECONDS = 15.0
+AGAIN_SECONDS = 10.0
+"""When a way to unlock at the start is tried again that failed for a reason that passes: a KMS that did not answer."""
 SLACK_SECONDS = 5.0
 """What a poll may take longer than it should, before the keyring refuses on its own."""
 
@@ -79,7 +88,8 @@ class _Report:
 class Agent:
     """One process's part in the vault.
 
-    `headless` are tried in order at the start. `cluster` is wiped at the end. `clock` is monotonic seconds, the keyring's too.
+    `headless` are tried in order at the start, and again where a worker lost its keys without anybody's doing. `cluster` is
+    wiped at the end. `clock` is monotonic seconds, the keyring's too.
     """
 
     def __init__(
@@ -106,10 +116,15 @@ class Agent:
         self._clock = clock
         self._reported: tuple[_Report, float] | None = None
         self._problem = ""
-        self._headless_tried = False
+        self._headless_due: float | None = clock()
+        self._started_at = clock()
+        self.settled = threading.Event()
+        """Set once this worker is unlocked, or has nothing to wait for: then it may serve."""
         self._seen_at = clock()
         self._coast_seconds = 0.0
         self._outdated_since: float | None = None
+        self._expected: tuple[Any, ...] = ()
+        self._hurry_until = 0.0
         self._tidied_at = self._tended_at = -1e9
         self._exists = False
         self._begun = clock()
@@ -118,6 +133,8 @@ class Agent:
 
     def run(self, stop: threading.Event) -> None:
         """Polls until `stop` is set, then overwrites all keys and takes this worker's row away. Blocks: give it a thread."""
+        watch = threading.Thread(target=self._watch, args=(stop,), name="tokenhub-vault-watch", daemon=True)
+        watch.start()
         with own_connection() as own:
             while not stop.is_set():
                 try:
@@ -144,7 +161,10 @@ class Agent:
                 log.warning("the database is back")
                 self._database_error = ""
             self._follow(vault)
+            # Before the row says so: who reads that a worker is unlocked may send it requests.
+            self._tell_keyring()
             self._report(vault)
+            self._settle(vault)
             if begun - self._tidied_at >= self._status_seconds:
                 self._tidy()
                 self._tidied_at = begun
@@ -154,7 +174,23 @@ class Agent:
         except DatabaseError as error:
             self._note_database_down(error, own)
             self._check_away()
+            self.settled.set()
         self._tell_keyring()
+
+    def _settle(self, vault: Any) -> None:
+        """Waits on only where a peer is unlocked and will answer this worker's announcement."""
+        if self.settled.is_set():
+            return
+        waits = vault is not None and self._holder.find() is None and self._granting.announced is not None
+        if waits and self._clock() - self._started_at < SETTLE_SECONDS:
+            peers = VaultWorker.objects.exclude(instance=self._instance).filter(
+                state=VaultWorker.State.UNLOCKED,
+                lock_epoch=vault.lock_epoch,
+                seen_at__gt=vault.db_now - timedelta(seconds=_ALIVE_SECONDS),
+            )
+            if peers.exists():
+                return
+        self.settled.set()
 
     # What the vault's row asks for
 
@@ -176,15 +212,24 @@ class Agent:
             )
             self._drop()
             opened = None
+        self._expect_grant(vault)
         if opened is None:
             self._try_headless(vault)
             self._ask(vault)
         else:
             self._stay(vault, opened)
 
+    def _expect_grant(self, vault: Any) -> None:
+        """Notes when the vault was unlocked or its root rotated: a grant is due soon, and Postgres alone tells when."""
+        seen = (vault.lock_epoch, vault.unlocked_at, vault.root_version)
+        if seen != self._expected:
+            self._expected = seen
+            if vault.unlocked_at is not None:
+                self._hurry_until = self._clock() + HURRY_SECONDS
+
     def _stay(self, vault: Any, opened: OpenedVault) -> None:
         """Unlocked, and in the vault's epoch."""
-        self._headless_tried = True
+        self._headless_due = None
         if opened.root.version != vault.root_version:
             self._follow_root(vault)
             return
@@ -215,13 +260,14 @@ class Agent:
         if now - self._outdated_since > (FOLLOW_ALONE_SECONDS if self._alone else FOLLOW_SECONDS):
             log.error("the vault's root key was rotated, and this worker can't follow; its keys are gone")
             self._drop()
+            self._headless_due = now
         self._ask(vault)
 
     def _try_headless(self, vault: Any) -> None:
-        """Once at the start. What somebody locked stays locked: a worker that is replaced must not undo it."""
-        if self._headless_tried:
+        """At the start, and when it is due again. What somebody locked stays locked: a worker must not undo it."""
+        if self._headless_due is None or self._clock() < self._headless_due:
             return
-        self._headless_tried = True
+        self._headless_due = None
         problems = []
         if vault.locked_at is not None and vault.unlocked_at is None:
             return
@@ -238,8 +284,11 @@ class Agent:
                         key.wipe()
             except TokenhubError as error:
                 problems.append(f"{way.name}: {error.message}")
+                if error.retryable:
+                    self._headless_due = self._clock() + AGAIN_SECONDS
                 continue
             log.info("the vault was unlocked without anyone, by %s", way.name)
+            self._headless_due = None
             self._problem = ""
             return
         if problems:
@@ -286,6 +335,28 @@ class Agent:
         if away >= self._coast_seconds:
             log.error("the database has been away for %.0f s; this worker's keys are gone", away)
             self._drop()
+            self._headless_due = self._clock()
+
+    def check_overdue(self) -> None:
+        """Locks this worker when no poll has come through for longer than the keyring serves: one hangs in the database.
+
+        For another thread than the one that polls.
+        """
+        overdue = self._clock() - self._seen_at
+        if self._holder.find() is None or overdue <= self._coast_limit():
+            return
+        log.error("no word from the database for %.0f s; this worker's keys are gone", overdue)
+        self._drop()
+        self._headless_due = self._clock()
+        self._keyring.vault_state, self._keyring.vault_reason = "locked", "the database does not answer"
+
+    def _watch(self, stop: threading.Event) -> None:
+        while not stop.wait(self._poll_seconds):
+            self.check_overdue()
+
+    def _coast_limit(self) -> float:
+        """For how many seconds after the last word from the database sealed secrets are given."""
+        return max(self._coast_seconds, self._poll_seconds) + SLACK_SECONDS
 
     def _drop(self) -> None:
         self._holder.drop()
@@ -299,7 +370,7 @@ class Agent:
         opened = self._holder.find()
         keyring = self._keyring
         if opened is not None:
-            keyring.coast_until(self._seen_at + max(self._coast_seconds, self._poll_seconds) + SLACK_SECONDS)
+            keyring.coast_until(self._seen_at + self._coast_limit())
             if not keyring.holds(opened.keys):
                 keyring.unlock(opened.keys)
             keyring.vault_state, keyring.vault_reason = "unlocked", ""
@@ -372,9 +443,16 @@ class Agent:
             own.close()
 
     def _wait(self, stop: threading.Event, own: Any) -> None:
-        """Until the next poll is due: at most `poll_seconds`, less if Postgres tells of something."""
+        """Until the next poll is due: at most `poll_seconds`, less if something happens in this process or Postgres tells."""
+        held = self._holder.find()
+        lacks = held is None or self._outdated_since is not None
+        hurried = lacks and self._clock() < self._hurry_until
+        seconds = min(self._poll_seconds, _HURRIED_POLL_SECONDS) if hurried else self._poll_seconds
         if own.vendor != "postgresql" or own.connection is None or own.in_atomic_block:
-            stop.wait(self._poll_seconds)
+            until = self._clock() + seconds
+            while self._holder.find() is held and (left := until - self._clock()) > 0:
+                if stop.wait(min(left, _GLANCE_SECONDS)):
+                    return
             return
         try:
             with own.wrap_database_errors:
@@ -382,7 +460,7 @@ class Agent:
                     own.connection.execute(f"LISTEN {CHANNEL}")
                     own.connection.execute(f"LISTEN {CONFIG_CHANNEL}")
                     self._listening = own.connection
-                for _ in own.connection.notifies(timeout=self._poll_seconds, stop_after=1):
+                for _ in own.connection.notifies(timeout=seconds, stop_after=1):
                     pass
         except DatabaseError as error:
             self._note_database_down(error, own)

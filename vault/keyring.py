@@ -1,8 +1,8 @@
 """Opens credentials: sealed in the vault, from the environment, from mounted files. In memory only. Data plane; no Django.
 
-A sealed secret lies in a buffer that is overwritten at a lock, a change, or its end; each request gets text of it, which
-nobody can overwrite: it stays in the request's headers and in freed memory until Python uses the place again. Secrets of
-variables and files are kept as text; they are in the process's environment and on the disk anyway.
+A sealed secret lies in a buffer that is overwritten at a lock, a change, or its end; each request gets bytes of its own,
+which are overwritten when the request has no use for them any more. Secrets of variables and files are kept as text; they
+are in the process's environment and on the disk anyway.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from tokenhub.core.errors import ServiceError
+from tokenhub.core.secret_bytes import Secret, SecretBytes
 from tokenhub.core.specs import CredentialSpec, SealedSpec, Snapshot
 from vault.engine.buffers import SecretBuffer
 from vault.engine.errors import DoesNotOpen, VaultLocked
@@ -146,8 +147,8 @@ class Keyring:
     def __repr__(self) -> str:
         return f"Keyring({len(self._opened)} opened)"
 
-    def get_secret(self, credential: CredentialSpec, destination: Destination) -> str:
-        """The secret's value, to be sent there and nowhere else; "" for the source `none`.
+    def get_secret(self, credential: CredentialSpec, destination: Destination) -> Secret:
+        """The secret's value, to be sent there and nowhere else: a sealed one as SecretBytes, "" for the source `none`.
 
         Raises CredentialUnavailable, naming the reference only; also where the secret is bound to another origin, or to
         none. For sealed ones VaultLocked, and DoesNotOpen for what was altered or belongs elsewhere.
@@ -216,7 +217,7 @@ class Keyring:
         """The names of credentials of which a sealed secret did not open here, though the vault is unlocked."""
         return tuple(sorted({name for _, _, name in tuple(self._broken.values())}))
 
-    def _get_sealed(self, credential: CredentialSpec, destination: Destination) -> str:
+    def _get_sealed(self, credential: CredentialSpec, destination: Destination) -> SecretBytes:
         sealed = _find_sealed(credential, _spell(destination.origin))
         if self._clock() > self._good_until:
             raise VaultLocked
@@ -224,9 +225,10 @@ class Keyring:
         if found is None or found.sealed != sealed or found.destination != destination:
             with self._lock:
                 found = self._unseal(credential.name, sealed, destination, found)
-        text = found.value.reveal_text()
+        with found.value.exposed() as view:
+            secret = SecretBytes.of((view,))
         self.last_used = self._clock()
-        return text
+        return secret
 
     def _unseal(
         self, name: str, sealed: SealedSpec, destination: Destination, before: _Unsealed | None

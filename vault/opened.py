@@ -60,7 +60,10 @@ class VaultHolder:
 
     def __init__(self) -> None:
         self._opened: OpenedVault | None = None
+        self._drops = 0
+        # Held over queries, which may hang in a database that is away; `drop` must not wait for that.
         self._changing = threading.RLock()
+        self._swapping = threading.Lock()
 
     @property
     def epoch(self) -> int:
@@ -88,6 +91,7 @@ class VaultHolder:
         In the same epoch the data keys stay the same objects, so that a rotation of the root disturbs nobody who uses them.
         """
         with self._changing:
+            drops = self._drops
             before = self._opened
             try:
                 vault = _read_vault()
@@ -99,7 +103,13 @@ class VaultHolder:
                 if before is None or before.root is not root:
                     root.wipe()
                 raise
-            self._opened = opened
+            with self._swapping:
+                dropped = self._drops != drops
+                if not dropped:
+                    self._opened = opened
+            if dropped:
+                opened.wipe()
+                raise VaultLocked
             if before is not None:
                 if before.keys is not opened.keys:
                     before.keys.wipe()
@@ -126,11 +136,12 @@ class VaultHolder:
             return opened
 
     def drop(self) -> None:
-        """Overwrites all keys and holds nothing. May be called again."""
-        with self._changing:
+        """Overwrites all keys and holds nothing, at once: a `put` under way fails. May be called again."""
+        with self._swapping:
+            self._drops += 1
             opened, self._opened = self._opened, None
-            if opened is not None:
-                opened.wipe()
+        if opened is not None:
+            opened.wipe()
 
     def __repr__(self) -> str:
         return f"VaultHolder({self._opened!r})"

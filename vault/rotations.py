@@ -36,8 +36,9 @@ from vault.engine.hierarchy import (
 )
 from vault.engine.rotation import RotatedRoot, reseal
 from vault.engine.rotation import rotate_root as make_new_root
-from vault.engine.sealing import read_key_version
 from vault.engine.slots import SlotSecret
+from vault.new_keys import list_key_versions
+from vault.notify import tell_workers
 from vault.opened import OpenedVault, opened_vault
 from vault.places import place_of_secret
 from vault.slot_secrets import read_slot, write_slot
@@ -90,6 +91,7 @@ def rotate_data_key(actor: Actor) -> int:
             VaultDataKey.objects.create(version=version, wrapped=wrap_data_key(opened.root, key))
         vault.active_key = version
         vault.save(update_fields=["active_key"])
+        tell_workers()
     opened_vault.refresh()
     return version
 
@@ -214,6 +216,7 @@ def rotate_root(
         made.root.wipe()
         raise
     opened_vault.put(made.root, epoch=opened.epoch)
+    tell_workers()
     return made.root.version
 
 
@@ -250,15 +253,7 @@ def _find_published_keys() -> set[int] | None:
         snapshot = decode_snapshot(bytes(last.payload))
     except SnapshotInvalid:
         return None
-    found = set[int]()
-    for provider in snapshot.providers:
-        for credential in provider.credentials:
-            for sealed in credential.sealed:
-                try:
-                    found.add(read_key_version(sealed.record))
-                except DoesNotOpen:
-                    continue
-    return found
+    return list_key_versions(snapshot)
 
 
 def _store_root(

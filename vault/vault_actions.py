@@ -65,6 +65,7 @@ def initialise(actor: Actor, password: str, *, parameters: Argon2Parameters = DE
         root.wipe()
         raise
     opened_vault.put(root, epoch=vault.lock_epoch)
+    tell_workers()
     return recovery_key
 
 
@@ -110,11 +111,12 @@ def put_unlocked(actor: Actor, slot: VaultSlot, root: Root, *, epoch: int, clock
                 before=None,
                 after={"slot": slot.slot_id, "kind": slot.kind, "label": slot.label, "lock_epoch": epoch},
             )
-            tell_workers()
     except BaseException:
         root.wipe()
         raise
     opened_vault.put(root, epoch=epoch)
+    # Only now: this process's agent, woken sooner, would find nothing to hand on, and sleep until its next poll.
+    tell_workers()
 
 
 def lock(actor: Actor, reason: str = "") -> None:

@@ -35,6 +35,7 @@ from gateway.upstream.seam import (
     UpstreamRequest,
     UpstreamTimeout,
 )
+from tokenhub.core.secret_bytes import SecretBytes
 from tokenhub.core.tls import system_tls
 
 _PLAIN_BODY_BYTES = 64 * 1024
@@ -328,7 +329,7 @@ class AiohttpClient:
             self._gates = {origin: gate for origin, gate in self._gates.items() if gate.in_use}
 
 
-def _text(value: bytes) -> str:
+def _text(value: bytes | SecretBytes) -> str:
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError:

@@ -21,6 +21,7 @@ from gateway.upstream.seam import (
     UpstreamFault,
     UpstreamTimeout,
 )
+from tokenhub.core.secret_bytes import SecretBytes
 
 # Up to here head and body go out in one write; beyond, the body is handed over in slices as the socket drains.
 _JOIN_BYTES = 64 * 1024
@@ -130,7 +131,7 @@ class Connection(asyncio.Protocol):
 
     # An exchange: out.
 
-    def start(self, head: bytes, body: bytes, bodyless: bool) -> Http1Response:
+    def start(self, head: bytes | SecretBytes, body: bytes, bodyless: bool) -> Http1Response:
         """Write a request and return its response-to-be. `bodyless`: the method was HEAD."""
         assert self._transport is not None
         response = self._response = Http1Response(self, self._loop)
@@ -143,7 +144,10 @@ class Connection(asyncio.Protocol):
         self._violation: str | None = None
         self._rest_seconds = self._idle_seconds
         if len(body) <= _JOIN_BYTES:
-            self._transport.write(head + body if body else head)
+            if type(head) is SecretBytes:
+                self._transport.write(SecretBytes.of((head, body)))
+            else:
+                self._transport.write(head + body if body else head)
         else:
             self._transport.write(head)
             self._unsent = memoryview(body)

@@ -6,6 +6,7 @@ Sources: RFC 9110, RFC 9112 (sections 6.1, 6.3 and 9.3 for framing), and what ll
 import re
 
 from gateway.upstream.seam import Origin, UpstreamRequest
+from tokenhub.core.secret_bytes import SecretBytes
 
 MAX_INFORMATIONAL = 8
 
@@ -26,20 +27,23 @@ def fixed_fields(origin: Origin) -> bytes:
     return b"Host: %s\r\nAccept-Encoding: identity\r\n" % origin.authority.encode("ascii")
 
 
-def render_head(request: UpstreamRequest, fixed: bytes) -> bytes:
+def render_head(request: UpstreamRequest, fixed: bytes) -> bytes | SecretBytes:
     """The request's head, ready to write. Raises ValueError if it could be read as anything but one request."""
     check_start(request)
-    lines = [request.method, b" ", request.target, b" HTTP/1.1\r\n", fixed]
+    lines: list[bytes | SecretBytes] = [request.method, b" ", request.target, b" HTTP/1.1\r\n", fixed]
+    secret = False
     for name, value in request.headers:
         if name not in _checked_names:
             check_name(name)
+        if type(value) is SecretBytes:
+            secret = True
         lines += (name, b": ", value, b"\r\n")
     body = request.body
     if body or request.method not in _BODYLESS_METHODS:
         lines.append(b"Content-Length: %d\r\n\r\n" % len(body))
     else:
         lines.append(b"\r\n")
-    head = b"".join(lines)
+    head = SecretBytes.of(lines) if secret else b"".join(lines)
     # Counting is exact: every line this function writes ends in one CR and one LF, and names were checked.
     expected = 1 + fixed.count(b"\n") + len(request.headers) + lines[-1].count(b"\n")
     if head.count(b"\n") != expected or head.count(b"\r") != expected or b"\0" in head:
@@ -66,7 +70,7 @@ def check_name(name: bytes) -> None:
     _remember(name)
 
 
-def check_value(value: bytes) -> None:
+def check_value(value: bytes | SecretBytes) -> None:
     """Raises ValueError for a header value that would end its line."""
     if b"\r" in value or b"\n" in value or b"\0" in value:
         raise ValueError("a header value contains CR, LF or NUL")

@@ -21,8 +21,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from tokenhub.core.records import record
+from tokenhub.core.secret_bytes import SecretBytes
 
 Headers = tuple[tuple[bytes, bytes], ...]
+RequestHeaders = tuple[tuple[bytes, bytes | SecretBytes], ...]
 Resolve = Callable[[str, int], Awaitable[list[tuple[int, tuple[Any, ...]]]]]
 ConnectReason = Literal["refused", "dns", "tls", "timeout", "unreachable", "closed", "denied"]
 TimeoutPhase = Literal["connect", "pool", "head", "read"]
@@ -141,12 +143,13 @@ class Origin:
 @record(frozen=True, slots=True)
 class UpstreamRequest:
     """One request. `target` is path and query. `headers` carry no framing or connection headers: the client adds
-    Host, Content-Length and `Accept-Encoding: identity`, and refuses those and their kin with ValueError."""
+    Host, Content-Length and `Accept-Encoding: identity`, and refuses those and their kin with ValueError. A value of
+    SecretBytes leaves no copy in memory once the request is written."""
 
     origin: Origin
     method: bytes
     target: bytes
-    headers: Headers
+    headers: RequestHeaders
     body: bytes
 
 

@@ -13,8 +13,9 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from providers.adapters.base import Headers, Inbound, Target
+from providers.adapters.base import Headers, Inbound, Target, auth_value
 from tokenhub.core.errors import SettingInvalid
+from tokenhub.core.secret_bytes import SecretBytes
 
 LEGACY_VERSION: Final = b"2023-06-01"
 """Also what goes out where the caller named no version: every server knows it."""
@@ -62,7 +63,7 @@ def build_headers(target: Target, version: bytes, inbound: Inbound | None, *, st
     speaks to, and that is this gateway. The caller's `authorization`, `x-api-key` and telemetry
     (`x-stainless-*`) never leave it.
     """
-    headers: dict[bytes, bytes] = {
+    headers: dict[bytes, bytes | SecretBytes] = {
         b"content-type": b"application/json",
         b"accept": b"text/event-stream" if stream else b"application/json",
         b"anthropic-version": version,
@@ -92,13 +93,14 @@ def _credential(target: Target) -> Headers:
     secret = target.secret
     if not secret:
         return ()
-    if not secret.isascii() or not secret.isprintable():
+    # What is sealed was checked when it was.
+    if isinstance(secret, str) and not (secret.isascii() and secret.isprintable()):
         raise SettingInvalid(
             f"the credential of provider {target.provider.name} holds characters that no header can carry"
         )
     if target.provider.profile.get("auth", "x-api-key") == "bearer":
-        return ((b"authorization", b"Bearer " + secret.encode("ascii")),)
-    return ((b"x-api-key", secret.encode("ascii")),)
+        return ((b"authorization", auth_value("Bearer", secret)),)
+    return ((b"x-api-key", auth_value("", secret)),)
 
 
 def _needs_legacy(body: bytes) -> bool:

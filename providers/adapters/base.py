@@ -15,11 +15,12 @@ from typing import Any, ClassVar, Literal
 
 from tokenhub.core.chat import ChatAnswer, ChatCall, ChatEvent, Losses
 from tokenhub.core.records import record
+from tokenhub.core.secret_bytes import Secret, SecretBytes
 from tokenhub.core.specs import EndpointSpec, ModelSpec, ProviderSpec
 from tokenhub.core.usage import Usage
 
-Headers = tuple[tuple[bytes, bytes], ...]
-"""Header pairs as on the wire, names in lower case."""
+Headers = tuple[tuple[bytes, bytes | SecretBytes], ...]
+"""Header pairs as on the wire, names in lower case. A sealed secret's value stays SecretBytes."""
 
 
 class Operation(StrEnum):
@@ -77,7 +78,7 @@ class Target:
     provider: ProviderSpec
     model: ModelSpec
     endpoint: EndpointSpec
-    secret: str
+    secret: Secret
 
     def __repr__(self) -> str:
         return f"Target({self.provider.name}, {self.model.name}, {self.endpoint.origin})"
@@ -94,6 +95,14 @@ class WireRequest:
 
     def __repr__(self) -> str:
         return f"WireRequest({self.method!r}, {self.path!r}, {len(self.body)} bytes)"
+
+
+def auth_value(scheme: str, secret: Secret) -> bytes | SecretBytes:
+    """The value of the header that carries the credential, after a scheme such as `Bearer` where there is one."""
+    prefix = f"{scheme} " if scheme else ""
+    if isinstance(secret, str):
+        return f"{prefix}{secret}".encode("latin-1")
+    return SecretBytes.of((prefix.encode("latin-1"), secret))
 
 
 class Signal(IntFlag):

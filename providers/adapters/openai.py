@@ -33,8 +33,10 @@ from providers.adapters.base import (
     StreamWatch,
     Target,
     WireRequest,
+    auth_value,
 )
 from tokenhub.core.chat import ChatAnswer, ChatCall, Losses
+from tokenhub.core.secret_bytes import SecretBytes
 from tokenhub.core.specs import ProviderSpec
 from tokenhub.core.usage import Usage
 
@@ -89,7 +91,7 @@ class OpenAI(Adapter):
         if operation not in self.native:
             raise ValueError(f"{self.kind} providers don't serve {operation} natively")
         accept = b"text/event-stream" if stream else b"application/json"
-        headers = {b"content-type": b"application/json", b"accept": accept}
+        headers: dict[bytes, bytes | SecretBytes] = {b"content-type": b"application/json", b"accept": accept}
         for name in FORWARDED:
             if name in inbound.headers:
                 headers[name] = inbound.headers[name]
@@ -175,7 +177,12 @@ class OpenAI(Adapter):
         return found
 
     def _build(
-        self, target: Target, path: str, headers: dict[bytes, bytes], body: bytes, method: bytes = b"POST"
+        self,
+        target: Target,
+        path: str,
+        headers: dict[bytes, bytes | SecretBytes],
+        body: bytes,
+        method: bytes = b"POST",
     ) -> WireRequest:
         profile = self.profile(target.provider)
         prefix = profile.api_path
@@ -184,8 +191,9 @@ class OpenAI(Adapter):
         query = f"?{profile.api_query}" if profile.api_query else ""
         full = f"{target.endpoint.base_path}{prefix}{path}{query}"
         if target.secret:
-            value = f"{profile.auth_scheme} {target.secret}" if profile.auth_scheme else target.secret
-            headers[profile.auth_header.lower().encode("ascii")] = value.encode("latin-1")
+            headers[profile.auth_header.lower().encode("ascii")] = auth_value(
+                profile.auth_scheme, target.secret
+            )
         for name, setting in target.provider.headers:
             headers[name.lower().encode("ascii")] = setting.encode("latin-1")
         return WireRequest(full.encode("ascii"), tuple(headers.items()), body, method)

@@ -64,6 +64,8 @@ class MockApp:
         self.options = options
         self.log = CallLog()
         self.schedule = FaultSchedule()
+        self.keys = frozenset(() if options.require_key is None else (options.require_key,))
+        """The keys that callers may show; empty: any."""
         self.now = now
         self._simulator = Simulator(options.settings, key=key, now=now)
 
@@ -137,8 +139,7 @@ class MockApp:
         return find_in_model(record.model) or self.schedule.take(request.path, record.model, request.method)
 
     def _allowed(self, path: str, scene: Scene) -> bool:
-        required = self.options.require_key
-        return required is None or scene.key == required or path in _OPEN_PATHS
+        return not self.keys or scene.key in self.keys or path in _OPEN_PATHS
 
     def _failed(self, failure: SimulatedFailure, scene: Scene) -> Delivery:
         body = failure.body(scene.surface, scene.request_id)
@@ -204,7 +205,18 @@ class MockApp:
             return deliver(_json(200, self.log.bodies_document(limit)))
         if request.path == "/_faults":
             return deliver(self._faults(request))
+        if request.path == "/_keys" and request.method == "POST":
+            return deliver(self._take_keys(request))
         return deliver(_json(404, {"error": "no such control page"}))
+
+    def _take_keys(self, request: Request) -> SimulatedAnswer:
+        """Other keys from now on, as when a vendor's are rotated: `{"keys": […]}`; empty takes any."""
+        asked = _parsed(request.body)
+        keys = asked.get("keys") if isinstance(asked, dict) else None
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+            return _json(400, {"error": "keys is a list of texts"})
+        self.keys = frozenset(keys)
+        return _json(200, {"keys": len(keys)})
 
     def _faults(self, request: Request) -> SimulatedAnswer:
         if request.method == "DELETE":

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import DatabaseError, connection
 from django.utils import timezone
 
 from snapshots.compile import build_credential, build_sealed
@@ -20,16 +19,15 @@ from tests.vault.vaults import (
     run_sql,
     the_vault,
 )
-from tokenhub.core.specs import CredentialSpec
-from vault.agent import Agent, Headless
+from tests.vault.workers import Away, WorkerCast, a_sealed_key, as_spec, first, go_round, several, to
+from vault.agent import Headless
 from vault.engine.buffers import SecretBuffer
 from vault.engine.errors import DoesNotOpen, VaultLocked
-from vault.engine.grants import ClusterKey
 from vault.engine.slots import KeySecret, SlotKind
 from vault.headless import list_headless
-from vault.keyring import CredentialUnavailable, Destination, Keyring, list_older
+from vault.keyring import CredentialUnavailable, list_older
 from vault.models import SealedSecret, VaultGrant, VaultWorker
-from vault.opened import VaultHolder, opened_vault
+from vault.opened import opened_vault
 from vault.rotations import rotate_data_key, rotate_root
 from vault.sealing import seal_secret
 from vault.slot_secrets import Given
@@ -37,104 +35,6 @@ from vault.vault_actions import add_key_slot, lock, unlock, update_settings
 from vault.vault_models import VaultSlot
 
 pytestmark = pytest.mark.django_db
-
-CLUSTER = "cluster-secret-of-the-tests-0123456789"
-ORIGIN = "https://acme.example:443"
-
-
-class Clock:
-    """Monotonic seconds that stand still until told."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Away:
-    """A database that can't be reached."""
-
-    def __enter__(self) -> None:
-        self.wrapper = connection.execute_wrapper(self.refuse)
-        self.wrapper.__enter__()
-
-    def __exit__(self, *exc: object) -> None:
-        self.wrapper.__exit__(None, None, None)
-
-    @staticmethod
-    def refuse(*query: Any) -> Any:
-        raise DatabaseError("the server has gone")
-
-
-class WorkerCast:
-    """A worker: its agent, what it holds, its keyring."""
-
-    def __init__(
-        self, name: str, secret: str | None = CLUSTER, holder: VaultHolder | None = None, **options: Any
-    ) -> None:
-        self.clock = Clock()
-        self.holder = holder or VaultHolder()
-        self.keyring = Keyring({}, Path("absent"), clock=self.clock)
-        cluster = None
-        if secret is not None:
-            with SecretBuffer.copy_of(secret.encode()) as buffer:
-                cluster = ClusterKey(buffer)
-        self.agent = Agent(
-            self.keyring, instance=name, cluster=cluster, holder=self.holder, clock=self.clock, **options
-        )
-
-    def poll(self, seconds: float = 1.0) -> None:
-        """The next look."""
-        self.clock.now += seconds
-        self.agent.poll(connection)
-
-    @property
-    def row(self) -> VaultWorker:
-        """What it says of itself."""
-        return VaultWorker.objects.get(instance=self.agent._instance)
-
-    @property
-    def unlocked(self) -> bool:
-        """Whether it holds keys, and its keyring too."""
-        assert (self.keyring.vault_state == "unlocked") is (self.holder.find() is not None)
-        return self.holder.find() is not None
-
-
-def first(**options: Any) -> WorkerCast:
-    """The worker that stands for this process: what somebody unlocks is held here."""
-    return WorkerCast("first", holder=opened_vault, **options)
-
-
-def several(count: int = 3, **options: Any) -> list[WorkerCast]:
-    """The first and some more, each with a look behind it."""
-    workers = [first(**options), *(WorkerCast(f"worker-{number}", **options) for number in range(1, count))]
-    for worker in workers:
-        worker.poll()
-    return workers
-
-
-def go_round(workers: list[WorkerCast], times: int = 2) -> None:
-    """Everybody looks, so many times."""
-    for _ in range(times):
-        for worker in workers:
-            worker.poll()
-
-
-def a_sealed_key(secret: str = SECRET) -> CredentialSpec:
-    """A provider's key in the vault, as the snapshot has it."""
-    return as_spec(seal_secret(ADMIN, a_credential(), secret))
-
-
-def as_spec(credential: Any) -> CredentialSpec:
-    """As the snapshot has it."""
-    rows = SealedSecret.objects.filter(credential=credential).order_by("-version", "origin")
-    return build_credential(credential, tuple(build_sealed(row) for row in rows))
-
-
-def to(origin: str = ORIGIN, kind: str = "openai", header: str = "authorization") -> Destination:
-    """Where the key goes."""
-    return Destination(origin, kind, header)
 
 
 def test_one_unlock_reaches_every_worker_and_a_lock_too() -> None:
@@ -259,14 +159,14 @@ def test_a_rotated_root_is_followed_and_nobody_loses_a_key_meanwhile() -> None:
     workers = several(2)
     go_round(workers)
     other = workers[1]
-    assert other.keyring.get_secret(key, to()) == SECRET
+    assert other.keyring.get_secret(key, to()) == SECRET.encode()
     slots = {row.kind: row.slot_id for row in VaultSlot.objects.all()}
     with Given(password=PASSWORD).as_secrets() as (secret,):
         rotate_root(ADMIN, {slots["password"]: secret}, dropping=[slots["recovery"]])
     for _ in range(3):
         for worker in reversed(workers):
             worker.poll()
-            assert other.keyring.get_secret(key, to()) == SECRET
+            assert other.keyring.get_secret(key, to()) == SECRET.encode()
     assert other.holder.get().root.version == 2
     assert other.row.root_version == 2
 
@@ -289,11 +189,11 @@ def test_a_database_that_is_away_for_too_long_locks(coast: int) -> None:
     key = a_sealed_key()
     worker = first()
     worker.poll()
-    assert worker.keyring.get_secret(key, to()) == SECRET
+    assert worker.keyring.get_secret(key, to()) == SECRET.encode()
     with Away():
         if coast:
             worker.poll()
-            assert worker.keyring.get_secret(key, to()) == SECRET
+            assert worker.keyring.get_secret(key, to()) == SECRET.encode()
             worker.poll(coast - 2)
             assert worker.unlocked
         worker.poll()
@@ -432,7 +332,7 @@ def test_a_sealed_key_goes_only_where_it_was_entered_for() -> None:
     key = a_sealed_key()
     worker = first()
     worker.poll()
-    assert worker.keyring.get_secret(key, to("https://ACME.example")) == SECRET
+    assert worker.keyring.get_secret(key, to("https://ACME.example")) == SECRET.encode()
     with pytest.raises(CredentialUnavailable, match="was not entered for this endpoint"):
         worker.keyring.get_secret(key, to("https://evil.example"))
     for elsewhere in (to(kind="anthropic"), to(header="x-api-key")):
@@ -473,7 +373,7 @@ def test_a_record_that_moved_to_a_data_key_not_here_yet_serves_on() -> None:
     workers = several(2)
     go_round(workers)
     other = workers[1]
-    assert other.keyring.get_secret(as_spec(credential), to()) == SECRET
+    assert other.keyring.get_secret(as_spec(credential), to()) == SECRET.encode()
     rotate_data_key(ADMIN)
     from vault.rotations import reseal_some  # noqa: PLC0415
 
@@ -481,12 +381,12 @@ def test_a_record_that_moved_to_a_data_key_not_here_yet_serves_on() -> None:
     reseal_some()
     moved = as_spec(credential)
     assert moved.sealed[0].row_version == 2
-    assert other.keyring.get_secret(moved, to()) == SECRET
+    assert other.keyring.get_secret(moved, to()) == SECRET.encode()
     fresh = seal_secret(ADMIN, a_credential("globex"), "sk-other")
     with pytest.raises(CredentialUnavailable, match="has not arrived"):
         other.keyring.get_secret(as_spec(fresh), to("https://globex.example"))
     other.poll()
-    assert other.keyring.get_secret(as_spec(fresh), to("https://globex.example")) == "sk-other"
+    assert other.keyring.get_secret(as_spec(fresh), to("https://globex.example")) == b"sk-other"
 
 
 def test_the_secret_before_is_a_credential_of_its_own_while_both_are_good() -> None:
@@ -498,5 +398,5 @@ def test_the_secret_before_is_a_credential_of_its_own_while_both_are_good() -> N
     worker.poll()
     (older,) = list_older(key, "https://acme.example")
     assert (older.weight, older.id) == (0, f"{key.id}@{older.version}")
-    assert worker.keyring.get_secret(key, to()) == "sk-newer"
-    assert worker.keyring.get_secret(older, to()) == SECRET
+    assert worker.keyring.get_secret(key, to()) == b"sk-newer"
+    assert worker.keyring.get_secret(older, to()) == SECRET.encode()

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from vault.engine.buffers import Fill, Readable, SecretBuffer, fill_random
-from vault.engine.errors import DoesNotOpen
+from vault.engine.errors import DoesNotOpen, VaultLocked
 from vault.engine.hierarchy import DataKey, Root, unwrap_data_key
 from vault.engine.origins import check_origin
 from vault.engine.sealing import LABEL_RECORD, Context, read_key_version, seal, unseal
@@ -72,6 +72,7 @@ class DataKeys:
         self.vault_id = vault_id
         self._keys: dict[int, DataKey] = {}
         self._changing = threading.Lock()
+        self._wiped = False
         for key in keys:
             self._add(key)
         if active not in self._keys:
@@ -102,8 +103,14 @@ class DataKeys:
         return tuple(sorted(self._keys))
 
     def add(self, key: DataKey, *, activate: bool) -> None:
-        """Takes over another key. Raises ValueError for a version that is there already, or another vault's."""
+        """Takes over another key. Raises ValueError for a version that is there already, or another vault's.
+
+        After `wipe` it is overwritten too: VaultLocked.
+        """
         with self._changing:
+            if self._wiped:
+                key.wipe()
+                raise VaultLocked
             self._add(key)
             if activate:
                 self._active = key.version
@@ -134,6 +141,7 @@ class DataKeys:
     def wipe(self) -> None:
         """Overwrites all keys. Everything afterwards raises VaultLocked."""
         with self._changing:
+            self._wiped = True
             for key in self._keys.values():
                 key.wipe()
 

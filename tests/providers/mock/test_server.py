@@ -202,6 +202,24 @@ async def test_a_required_key_is_required_in_either_header(header: str, value: s
         assert (await client.get("/_stats")).status_code == 200
 
 
+async def test_the_required_keys_can_be_changed_while_it_runs() -> None:
+    async with MockProvider(require_key="old") as mock, httpx.AsyncClient(base_url=mock.origin) as client:
+
+        async def statuses() -> list[int]:
+            answers = [
+                await client.post(CHAT, json=chat(), headers={"authorization": f"Bearer {key}"})
+                for key in ("old", "new", "other")
+            ]
+            return [answer.status_code for answer in answers]
+
+        assert await statuses() == [200, 401, 401]
+        await client.post("/_keys", json={"keys": ["old", "new"]})
+        assert await statuses() == [200, 200, 401]
+        await client.post("/_keys", json={"keys": ["new"]})
+        assert await statuses() == [401, 200, 401]
+        assert (await client.post("/_keys", json={"keys": "new"})).status_code == 400
+
+
 async def test_vllm_pages_and_dialect() -> None:
     async with MockProvider(dialect="vllm") as mock, httpx.AsyncClient(base_url=mock.origin) as client:
         assert (await client.get("/health")).content == b""
