@@ -44,7 +44,7 @@ from vault.places import place_of_secret
 from vault.slot_secrets import read_slot, write_slot
 from vault.tries import CLOCK, Clock, counted_try, get_vault
 from vault.vault_manifest import changing_rows, lock_vault
-from vault.vault_models import SealedSecret, VaultDataKey, VaultManifest, VaultSlot, VaultWorker
+from vault.vault_models import SealedSecret, Vault, VaultDataKey, VaultManifest, VaultSlot, VaultWorker
 
 MAX_DATA_KEYS = 8
 RESEAL_AT_ONCE = 50
@@ -171,9 +171,11 @@ def read_progress(*, now: datetime | None = None) -> Progress:
 
 
 def find_waiting(active_key: int, *, now: datetime | None = None) -> tuple[str, ...]:
-    """Live, unlocked workers that do not report that data key yet."""
+    """Live workers that are unlocked in the vault's present epoch and do not report that data key yet."""
     live = VaultWorker.objects.filter(
-        seen_at__gt=(now or timezone.now()) - LIVE, state=VaultWorker.State.UNLOCKED
+        seen_at__gt=(now or timezone.now()) - LIVE,
+        state=VaultWorker.State.UNLOCKED,
+        lock_epoch=Vault.objects.filter(pk=Vault.ID).values("lock_epoch")[:1],
     )
     return tuple(
         name for name, held in live.values_list("instance", "key_versions") if active_key not in (held or [])
@@ -273,7 +275,8 @@ def _store_root(
         for version, box in made.data_keys.items():
             VaultDataKey.objects.filter(pk=version).update(wrapped=box)
         for slot in made.slots:
-            VaultSlot.objects.filter(pk=slot.slot_id).update(document=write_slot(slot), changed_at=now)
+            # Its secret was given and is the same: a password is as old as before.
+            VaultSlot.objects.filter(pk=slot.slot_id).update(document=write_slot(slot), opened_at=now)
         VaultSlot.objects.exclude(pk__in=[slot.slot_id for slot in made.slots]).delete()
         vault.kept_subkeys = _keep_all(opened.root, made, vault.kept_subkeys)
         vault.root_check, vault.root_version = made.root_check, made.root.version

@@ -145,7 +145,10 @@ def test_a_key_that_any_live_worker_or_the_snapshot_in_force_needs_is_kept() -> 
     seal_three()
     publish("before", ADMIN, now=NOW)
     rotate_data_key(ADMIN)
-    fields = {"boot_id": "b", "state": VaultWorker.State.UNLOCKED}
+    fields = {"boot_id": "b", "state": VaultWorker.State.UNLOCKED, "lock_epoch": opened_vault.epoch}
+    VaultWorker.objects.create(
+        instance="locked since", key_versions=[1], seen_at=NOW, **{**fields, "lock_epoch": 0}
+    )
     slow = VaultWorker.objects.create(instance="slow", key_versions=[1], seen_at=NOW, **fields)
     VaultWorker.objects.create(instance="gone", key_versions=[1], seen_at=NOW - HOUR, **fields)
     assert reseal_some(now=NOW).waiting_for == ("slow",)
@@ -225,6 +228,9 @@ def test_a_new_root_keeps_secrets_fingerprints_and_the_slots_that_are_given(time
                 assert "Recovery key" in refused.value.message
             made = rotate_root(ADMIN, secrets, dropping=[row.slot_id for row in left], clock=time.clock)
         assert made == the_vault().root_version == opened_vault.get().root.version == expected
+    after = VaultSlot.objects.get(kind="password")
+    assert after.changed_at == password.changed_at, "the password itself is as old as before"
+    assert after.opened_at is not None
     assert opened_vault.get().keys is keys
     assert open_all() == SECRETS
     assert list(SealedSecret.objects.order_by("pk").values_list("record", flat=True)) == records
