@@ -23,6 +23,7 @@ from vault.engine.buffers import SecretBuffer
 from vault.engine.hierarchy import fingerprint
 from vault.engine.origins import origin_of
 from vault.keyring import MAX_SECRET_BYTES
+from vault.leftovers import leftovers
 from vault.models import Credential
 from vault.opened import OpenedVault, opened_vault
 from vault.places import place_of_secret
@@ -56,6 +57,7 @@ def seal_secret(
     With an `overlap` the version before stays good for so long beside the new one. Raises VaultLocked; RowsDiffer;
     InvalidRequest (`param` secret) for what can't stand in a header, or where the provider has no endpoint.
     """
+    leftovers.note()
     check_secret(plaintext)
     if not timedelta(0) <= overlap <= MAX_OVERLAP:
         raise InvalidRequest(f"an overlap is between 0 and {MAX_OVERLAP.days} days", param="overlap_seconds")

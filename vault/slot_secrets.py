@@ -16,6 +16,7 @@ from vault.engine.hierarchy import Root
 from vault.engine.passwords import DEFAULT, Argon2Parameters, encode_password
 from vault.engine.recovery import parse_key, parse_recovery_key
 from vault.engine.slots import KeySecret, PasswordSecret, Slot, SlotKind, SlotSecret
+from vault.leftovers import leftovers
 from vault.vault_models import VaultSlot
 
 
@@ -33,6 +34,7 @@ class Given:
 
         `parameters` are for new password slots only.
         """
+        leftovers.note()
         if bool(self.password or self.key) == bool(self.recovery_key):
             raise InvalidRequest("give a password, a recovery key, or a key", param="password")
         with ExitStack() as wiped:

@@ -21,6 +21,7 @@ from vault.engine.passwords import DEFAULT, Argon2Parameters, encode_password
 from vault.engine.recovery import format_recovery_key
 from vault.engine.slots import HEADLESS_KINDS, KeySecret, PasswordSecret, SlotKind, SlotSecret
 from vault.engine.strength import check_password
+from vault.leftovers import leftovers
 from vault.notify import tell_workers
 from vault.opened import opened_vault
 from vault.slot_secrets import Given, kind_of, open_any, write_slot
@@ -40,6 +41,7 @@ def initialise(actor: Actor, password: str, *, parameters: Argon2Parameters = DE
     Returns the recovery key to print, which is shown this once. Raises PasswordTooWeak, and Conflict where there is a vault.
     """
     actor.require("write")
+    leftovers.note()
     if Vault.objects.exists():
         raise _already()
     check_password(password)
@@ -171,6 +173,7 @@ def add_password_slot(
     actor: Actor, label: str, password: str, *, parameters: Argon2Parameters = DEFAULT
 ) -> VaultSlot:
     """Another password. Raises PasswordTooWeak."""
+    leftovers.note()
     check_password(password)
     with encode_password(password) as typed:
         return add_slot(actor, label, PasswordSecret(typed, parameters=parameters))

@@ -267,13 +267,15 @@ class Load:
         return rng.choice(("work-sealed", "work-open")), rng.random() < 0.3
 
 
-def ask(client: httpx.Client, key: str, surface: str, model: str, stream: bool = False) -> Answer:
+def ask(
+    client: httpx.Client, key: str, surface: str, model: str, stream: bool = False, text: str = "hello"
+) -> Answer:
     """One request in one of the two formats."""
     body = {
         "model": model,
         "max_tokens": 8,
         "stream": stream,
-        "messages": [{"role": "user", "content": "hello"}],
+        "messages": [{"role": "user", "content": text}],
     }
     path = "/v1/messages" if surface == "anthropic" else "/v1/chat/completions"
     headers = (
