@@ -1,6 +1,6 @@
-"""Where a worker finds what unlocks the vault without anyone: a key file, a variable. Control plane.
+"""Where a worker finds what unlocks the vault without anyone: a key file, a variable, a KMS. Control plane.
 
-A cloud's KMS comes in by the same `Headless`: `KmsSecret` of `engine.slots` with an `engine.kms.Kms`.
+A cloud's KMS comes in by the same `Headless`: `KmsSecret` of `engine.slots` with the one of `vault.configured_kms`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,12 @@ def list_headless(
 
 
 def read_key_file(path: Path) -> SlotSecret:
-    """The key in that file: 32 bytes, or as hex or base64. Raises SettingInvalid, KeyMalformed."""
+    """The key in that file, for its slot. Raises SettingInvalid, KeyMalformed."""
+    return KeySecret(SlotKind.KEY_FILE, read_key(path))
+
+
+def read_key(path: Path) -> SecretBuffer:
+    """The key in a file: 32 bytes, or as hex or base64; the caller wipes it. Raises SettingInvalid, KeyMalformed."""
     content = bytearray(MAX_KEY_FILE_BYTES)
     with SecretBuffer.adopt(content) as buffer:
         try:
@@ -52,7 +57,7 @@ def read_key_file(path: Path) -> SlotSecret:
         if size == MAX_KEY_FILE_BYTES:
             raise SettingInvalid("the vault's key file is too long to be a key")
         with buffer.exposed() as view:
-            return KeySecret(SlotKind.KEY_FILE, parse_key(view[:size]))
+            return parse_key(view[:size])
 
 
 def _parse_variable(once: list[SecretBuffer]) -> SlotSecret | None:

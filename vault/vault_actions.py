@@ -17,9 +17,10 @@ from vault.audit import add, alter, change, record, remove
 from vault.engine.buffers import SecretBuffer
 from vault.engine.errors import DoesNotOpen, VaultLocked
 from vault.engine.hierarchy import DataKey, Root, check_root, make_root_check, wrap_data_key
+from vault.engine.kms import Kms
 from vault.engine.passwords import DEFAULT, Argon2Parameters, encode_password
 from vault.engine.recovery import format_recovery_key
-from vault.engine.slots import HEADLESS_KINDS, KeySecret, PasswordSecret, SlotKind, SlotSecret
+from vault.engine.slots import HEADLESS_KINDS, KeySecret, KmsSecret, PasswordSecret, SlotKind, SlotSecret
 from vault.engine.strength import check_password
 from vault.leftovers import leftovers
 from vault.notify import tell_workers
@@ -192,6 +193,11 @@ def add_key_slot(actor: Actor, label: str, kind: SlotKind, key: bytes | str) -> 
             if kind_of(secret) is kind:
                 return add_slot(actor, label, secret)
     raise InvalidRequest("a key opens a key file's or an environment slot", param="kind")
+
+
+def add_kms_slot(actor: Actor, label: str, kms: Kms) -> VaultSlot:
+    """A key that a key management service wraps. Asks it once. Raises KmsFailed."""
+    return add_slot(actor, label, KmsSecret(kms))
 
 
 def rename_slot(actor: Actor, slot: VaultSlot, label: str) -> VaultSlot:
