@@ -42,6 +42,7 @@ from tokenhub.environment import VAULT_KEY, TokenhubSettings  # noqa: E402
 from usage.drain import Drainer  # noqa: E402
 from usage.journal import Journal  # noqa: E402
 from vault.agent import SETTLE_SECONDS, Agent  # noqa: E402
+from vault.configured_kms import find_kms  # noqa: E402
 from vault.engine.buffers import SecretBuffer  # noqa: E402
 from vault.engine.grants import ClusterKey  # noqa: E402
 from vault.headless import list_headless  # noqa: E402
@@ -114,7 +115,7 @@ class DataPlane:
             keyring,
             instance=config.instance,
             cluster=_cluster_key(options),
-            headless=list_headless(os.environ, VAULT_KEY, options.vault_key_file),
+            headless=list_headless(os.environ, VAULT_KEY, options.vault_key_file, find_kms()),
         )
         for name, run in (
             ("subscriber", subscriber.run),

@@ -135,6 +135,15 @@ class TokenhubSettings:
         values.path, None, "a file with the key of a key file slot, which unlocks the vault at the start"
     )
 
+    vault_kms: values.KmsSetting | None = _option(
+        values.kms,
+        None,
+        "`aws:ARN` (or `aws:REGION/KEY`) of a KMS slot, which unlocks the vault at the start; `software:/PATH` for trials",
+    )
+    vault_kms_endpoint: str = _option(
+        values.kms_endpoint, "", "URL in place of AWS KMS's public one, such as a VPC endpoint's"
+    )
+
     # The admin site
     allowed_hosts: tuple[str, ...] = _option(
         values.names, ("localhost", "127.0.0.1", "[::1]"), "host names under which the admin site answers"

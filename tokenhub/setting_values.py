@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,23 @@ from tokenhub.core.keys import find_key_parts
 
 Parse = Callable[[str], Any]
 
+
+@dataclass(frozen=True, slots=True)
+class KmsSetting:
+    """A key management service: `aws` with a region and a key's ARN, id or alias; `software` with a file's path."""
+
+    provider: str
+    key: str
+    region: str = ""
+
+
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 _NAME = re.compile(r"\*|\.?[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]+\]", re.ASCII)
+_KMS_ARN = re.compile(
+    r"arn:aws[a-z-]*:kms:(?P<region>[a-z0-9-]{1,40}):\d{12}:(key|alias)/[A-Za-z0-9/_-]{1,256}", re.ASCII
+)
+_KMS_NAME = re.compile(r"(?P<region>[a-z0-9-]{1,40})/(?P<key>(alias/)?[A-Za-z0-9/_-]{1,256})", re.ASCII)
 _DATABASES = ("postgres", "postgresql", "sqlite")
 
 
@@ -134,6 +149,44 @@ def addresses(value: str) -> tuple[str, ...]:
 def private_origins(value: str) -> PrivateOrigins:
     """Hosts, `host:port` and networks, separated by commas, or `none`."""
     return read_private_origins(_items(value))
+
+
+def kms(value: str) -> KmsSetting:
+    """`aws:ARN`, `aws:REGION/ID`, `aws:REGION/alias/NAME` or `software:/PATH`."""
+    provider, _, key = value.partition(":")
+    if provider == "software" and key.startswith("/") and "\0" not in key:
+        return KmsSetting("software", key)
+    if provider == "aws":
+        arn = _KMS_ARN.fullmatch(key)
+        if arn is not None:
+            return KmsSetting("aws", key, arn["region"])
+        named = _KMS_NAME.fullmatch(key)
+        if named is not None:
+            return KmsSetting("aws", named["key"], named["region"])
+    raise ValueError(
+        "names no key management service; give aws:ARN, aws:REGION/KEY-ID, aws:REGION/alias/NAME or software:/PATH"
+    )
+
+
+def kms_endpoint(value: str) -> str:
+    """`https://HOST[:PORT]/`; with http only on this machine."""
+    problem = "is no URL such as https://vpce-1.kms.eu-central-1.vpce.amazonaws.com"
+    try:
+        parts = urlsplit(value)
+        named, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError(problem) from None
+    more = parts.username or parts.password or parts.query or parts.fragment or parts.path not in ("", "/")
+    if not named or more or parts.scheme not in (("https", "http") if _is_here(named) else ("https",)):
+        raise ValueError(problem)
+    return f"{parts.scheme}://{parts.netloc}/"
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def secret(length: int) -> Parse:

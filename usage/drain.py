@@ -103,7 +103,7 @@ class Drainer:
         self._on_drained = on_drained
         self._owners: dict[str, Owner] = {}
         self._quarantines: dict[str, Quarantine] = {}
-        self._offsets: dict[str, int] | None = None
+        self._forgot_old = False
         self._failures = 0
         self._gentle = False
         self._totals = DrainReport()
@@ -194,9 +194,10 @@ class Drainer:
         if not self.directory.is_dir():
             return
         names = list_segments(self.directory)
-        if self._offsets is None:
+        if not self._forgot_old:
             stale = datetime.fromtimestamp(self._clock(), UTC) - _STALE_OFFSETS
             forget_old_files(stale, [name.file_name for name in names])
+            self._forgot_old = True
         for owner_name, group in groupby(names, key=lambda name: name.owner):
             self._refresh_owner(owner_name, list(group))
         self._drop_vanished({name.owner for name in names})
@@ -206,14 +207,12 @@ class Drainer:
         if owner is not None:
             known = {segment.name for segment in owner.segments}
             for name in names:
-                opened = None if name in known else open_segment(self.directory, name, 0)
+                opened = None if name in known else open_segment(self.directory, name)
                 if opened is not None:
                     owner.add(opened[0])
             owner.try_to_adopt()
             return
-        if self._offsets is None or any(name.file_name not in self._offsets for name in names):
-            self._offsets = load_offsets()
-        owner = find_owner(self.directory, names, self._is_own, self._offsets)
+        owner = find_owner(self.directory, names, self._is_own, load_offsets)
         if owner is not None:
             self._owners[owner_name] = owner
 

@@ -33,6 +33,7 @@ from vault.engine.grants import ClusterKey
 from vault.engine.slots import SlotSecret
 from vault.granting import Granting
 from vault.keyring import Keyring
+from vault.leftovers import leftovers
 from vault.notify import CHANNEL
 from vault.opened import OpenedVault, VaultHolder, opened_vault
 from vault.tending import tend_vault
@@ -176,6 +177,7 @@ class Agent:
             self._check_away()
             self.settled.set()
         self._tell_keyring()
+        leftovers.collect()
 
     def _settle(self, vault: Any) -> None:
         """Waits on only where a peer is unlocked and will answer this worker's announcement."""
@@ -287,6 +289,9 @@ class Agent:
                 if error.retryable:
                     self._headless_due = self._clock() + AGAIN_SECONDS
                 continue
+            except DatabaseError:
+                self._headless_due = self._clock() + AGAIN_SECONDS
+                raise
             log.info("the vault was unlocked without anyone, by %s", way.name)
             self._headless_due = None
             self._problem = ""
@@ -360,8 +365,13 @@ class Agent:
 
     def _drop(self) -> None:
         self._holder.drop()
-        self._keyring.lock()
+        self._lock_keyring()
         self._outdated_since = None
+
+    def _lock_keyring(self) -> None:
+        if not self._keyring.holds(None):
+            self._keyring.lock()
+            leftovers.collect(at_once=True)
 
     # Telling
 
@@ -376,7 +386,7 @@ class Agent:
             keyring.vault_state, keyring.vault_reason = "unlocked", ""
             return
         if not keyring.holds(None):
-            keyring.lock()
+            self._lock_keyring()
         keyring.vault_state = "locked" if self._exists else "none"
         waits = "waits for somebody to unlock it" if self._exists else ""
         keyring.vault_reason = self._database_error or self._problem or self._granting.problem or waits

@@ -1,6 +1,6 @@
-"""Where a worker finds what unlocks the vault without anyone: a key file, a variable. Control plane.
+"""Where a worker finds what unlocks the vault without anyone: a key file, a variable, a KMS. Control plane.
 
-A cloud's KMS comes in by the same `Headless`: `KmsSecret` of `engine.slots` with an `engine.kms.Kms`.
+A cloud's KMS comes in by the same `Headless`: `KmsSecret` of `engine.slots` with the one of `vault.configured_kms`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def list_headless(
 ) -> list[Headless]:
     """The ways there are, in the order in which they are tried: KMS, key file, variable.
 
-    The variable is taken out of `environ` at once. What started this process (a supervisor, the kernel's copy in
-    /proc/PID/environ) keeps it all the same; a key file is better.
+    The variable is taken out of `environ` at once, and kept for when it is due again. What started this process (a supervisor,
+    the kernel's copy in /proc/PID/environ) keeps it all the same; a key file is better.
     """
     ways: list[Headless] = []
     if kms is not None:
@@ -35,13 +35,17 @@ def list_headless(
         ways.append(Headless("the key file", partial(read_key_file, key_file)))
     text = environ.pop(variable, "")
     if text:
-        once: list[SecretBuffer] = [SecretBuffer.copy_of(text.encode())]
-        ways.append(Headless(variable, partial(_parse_variable, once)))
+        ways.append(Headless(variable, partial(_parse_variable, SecretBuffer.copy_of(text.encode()))))
     return ways
 
 
 def read_key_file(path: Path) -> SlotSecret:
-    """The key in that file: 32 bytes, or as hex or base64. Raises SettingInvalid, KeyMalformed."""
+    """The key in that file, for its slot. Raises SettingInvalid, KeyMalformed."""
+    return KeySecret(SlotKind.KEY_FILE, read_key(path))
+
+
+def read_key(path: Path) -> SecretBuffer:
+    """The key in a file: 32 bytes, or as hex or base64; the caller wipes it. Raises SettingInvalid, KeyMalformed."""
     content = bytearray(MAX_KEY_FILE_BYTES)
     with SecretBuffer.adopt(content) as buffer:
         try:
@@ -52,11 +56,9 @@ def read_key_file(path: Path) -> SlotSecret:
         if size == MAX_KEY_FILE_BYTES:
             raise SettingInvalid("the vault's key file is too long to be a key")
         with buffer.exposed() as view:
-            return KeySecret(SlotKind.KEY_FILE, parse_key(view[:size]))
+            return parse_key(view[:size])
 
 
-def _parse_variable(once: list[SecretBuffer]) -> SlotSecret | None:
-    if not once:
-        return None
-    with once.pop() as text, text.exposed() as view:
+def _parse_variable(text: SecretBuffer) -> SlotSecret:
+    with text.exposed() as view:
         return KeySecret(SlotKind.ENVIRONMENT, parse_key(view))

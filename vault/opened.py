@@ -175,6 +175,9 @@ def _take_over_keys(root: Root, keys: DataKeys, active: int) -> None:
     wrapped = _read_wrapped()
     for version in sorted(wrapped.keys() - set(keys.versions)):
         keys.add(unwrap_data_key(root, version, wrapped[version]), activate=version == active)
+    if active in keys.versions:
+        # It may have come with an earlier look, which had read the vault's row before the rotation and the keys after it.
+        keys.activate(active)
     for version in set(keys.versions) - wrapped.keys():
         # The active one's row can't be missing unless somebody deleted it; then it is kept as long as this process lives.
         if version != keys.active:

@@ -232,11 +232,18 @@ class KeySlotForm(VaultForm):
     )
 
 
+class KmsSlotForm(VaultForm):
+    """The configured service; there is nothing to type but a name."""
+
+    label = _label_field("“KMS of the production account”")
+
+
 SLOT_FORMS: Mapping[SlotKind, type[VaultForm]] = {
     SlotKind.PASSWORD: PasswordSlotForm,
     SlotKind.RECOVERY: RecoverySlotForm,
     SlotKind.KEY_FILE: KeySlotForm,
     SlotKind.ENVIRONMENT: KeySlotForm,
+    SlotKind.KMS: KmsSlotForm,
 }
 
 
@@ -272,7 +279,7 @@ class SlotFields:
 
 
 class RotateRootForm(VaultForm):
-    """Each slot's secret, or that the slot is dropped. Which one was wrong, no answer tells."""
+    """Each slot's secret, or that the slot is dropped. Which one was wrong, no answer tells. A KMS has none to type."""
 
     def __init__(self, *args: Any, slots: Iterable[VaultSlot], **kwargs: Any) -> None:
         self.slots = list(slots)
@@ -297,6 +304,8 @@ class RotateRootForm(VaultForm):
         data = super().clean() or {}
         for slot in self.slots:
             given, dropped = self._typed(data, slot), data.get(f"drop_{slot.slot_id}")
+            if slot.kind == SlotKind.KMS:
+                continue
             if dropped and given:
                 self.add_error(f"drop_{slot.slot_id}", "Give its secret or drop it, not both.")
             elif not dropped and not given:
@@ -309,7 +318,12 @@ class RotateRootForm(VaultForm):
     def given(self) -> dict[str, Given]:
         """What was typed, by slot id."""
         typed = {slot.slot_id: self._typed(self.cleaned_data, slot) for slot in self.slots}
-        return {slot_id: Given(**parts) for slot_id, parts in typed.items() if parts}
+        kept = {
+            slot.slot_id
+            for slot in self.slots
+            if slot.kind == SlotKind.KMS and not self.cleaned_data[f"drop_{slot.slot_id}"]
+        }
+        return {slot_id: Given(**parts) for slot_id, parts in typed.items() if parts or slot_id in kept}
 
     @property
     def dropping(self) -> list[str]:

@@ -11,6 +11,7 @@ from django.utils import timezone
 from tokenhub.control.callers import actor_of
 from tokenhub.core.errors import TokenhubError
 from vault import rotations
+from vault.configured_kms import get_kms
 from vault.models import VaultSlot
 from vault.page_forms import RotateRootForm
 from vault.page_frame import MANAGE, VIEW, page, say_refused, to_status, vault_page
@@ -59,7 +60,7 @@ def rotate_root(request: HttpRequest) -> HttpResponseBase:
     form = RotateRootForm(request.POST if request.method == "POST" else None, slots=slots)
     if request.method == "POST" and form.is_valid():
         try:
-            with as_slot_secrets(form.given) as secrets:
+            with as_slot_secrets(form.given, get_kms) as secrets:
                 version = rotations.rotate_root(actor_of(request), secrets, dropping=form.dropping)
         except TokenhubError as refused:
             form.refuse(refused)

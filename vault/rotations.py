@@ -42,6 +42,7 @@ from vault.notify import tell_workers
 from vault.opened import OpenedVault, opened_vault
 from vault.places import place_of_secret
 from vault.slot_secrets import read_slot, write_slot
+from vault.trail import hold_trail
 from vault.tries import CLOCK, Clock, counted_try, get_vault
 from vault.vault_manifest import changing_rows, lock_vault
 from vault.vault_models import SealedSecret, Vault, VaultDataKey, VaultManifest, VaultSlot, VaultWorker
@@ -106,20 +107,26 @@ def reseal_some(limit: int = RESEAL_AT_ONCE, *, now: datetime | None = None) -> 
     progress = read_progress(now=now)
     if progress.left == progress.unopenable or progress.waiting_for:
         return progress
-    with changing_rows(opened) as vault:
-        manifest = VaultManifest.objects.get(pk=VaultManifest.ID)
-        broken = set(manifest.unopenable)
-        rows = SealedSecret.objects.exclude(key_version=vault.active_key).exclude(pk__in=broken)
-        moved = 0
-        for row in rows.select_for_update(of=("self",)).order_by("key_version", "pk")[:limit]:
-            if _reseal_row(opened, row):
-                moved += 1
-            else:
-                broken.add(row.pk)
-        VaultManifest.objects.filter(pk=VaultManifest.ID).update(unopenable=sorted(broken))
-        after = {"active_key": vault.active_key, "moved": moved, "manifest": manifest.counter + 1}
-        record(actor=Actor.system(), action="vault.reseal", target=vault, before=None, after=after)
-        announce("vault", actor=Actor.system())
+    with transaction.atomic():
+        hold_trail()
+        # Every worker comes here at the same moment; what one of them has moved leaves nothing for the next.
+        progress = read_progress(now=now)
+        if progress.left == progress.unopenable:
+            return progress
+        with changing_rows(opened) as vault:
+            manifest = VaultManifest.objects.get(pk=VaultManifest.ID)
+            broken = set(manifest.unopenable)
+            rows = SealedSecret.objects.exclude(key_version=vault.active_key).exclude(pk__in=broken)
+            moved = 0
+            for row in rows.select_for_update(of=("self",)).order_by("key_version", "pk")[:limit]:
+                if _reseal_row(opened, row):
+                    moved += 1
+                else:
+                    broken.add(row.pk)
+            VaultManifest.objects.filter(pk=VaultManifest.ID).update(unopenable=sorted(broken))
+            after = {"active_key": vault.active_key, "moved": moved, "manifest": manifest.counter + 1}
+            record(actor=Actor.system(), action="vault.reseal", target=vault, before=None, after=after)
+            announce("vault", actor=Actor.system())
     return read_progress(now=now)
 
 

@@ -23,9 +23,11 @@ from vault.engine.buffers import SecretBuffer
 from vault.engine.hierarchy import fingerprint
 from vault.engine.origins import origin_of
 from vault.keyring import MAX_SECRET_BYTES
+from vault.leftovers import leftovers
 from vault.models import Credential
 from vault.opened import OpenedVault, opened_vault
 from vault.places import place_of_secret
+from vault.trail import hold_trail
 from vault.vault_manifest import changing_rows
 from vault.vault_models import SealedSecret, make_id
 
@@ -56,6 +58,7 @@ def seal_secret(
     With an `overlap` the version before stays good for so long beside the new one. Raises VaultLocked; RowsDiffer;
     InvalidRequest (`param` secret) for what can't stand in a header, or where the provider has no endpoint.
     """
+    leftovers.note()
     check_secret(plaintext)
     if not timedelta(0) <= overlap <= MAX_OVERLAP:
         raise InvalidRequest(f"an overlap is between 0 and {MAX_OVERLAP.days} days", param="overlap_seconds")
@@ -87,10 +90,12 @@ def delete_secrets(actor: Actor, credentials: QuerySet[Credential]) -> int:
     Nothing sealed needs no vault. Raises VaultLocked: only an open vault can sign that rows are gone.
     """
     rows = SealedSecret.objects.filter(credential__in=credentials)
-    if not rows.exists():
-        return 0
     count = 0
     with transaction.atomic():
+        # Before the look: a key that is being sealed meanwhile would come after it, and be cascaded away unsigned.
+        hold_trail()
+        if not rows.exists():
+            return 0
         for credential in credentials.order_by("pk"):
             with change(actor, "credential.delete_secrets", credential), changing_rows(opened_vault.get()):
                 count += SealedSecret.objects.filter(credential=credential).delete()[0]
@@ -105,11 +110,16 @@ def delete_expired(*, now: datetime | None = None) -> int:
         return 0
     count = 0
     for credential in Credential.objects.filter(sealed_secrets__in=over).distinct().order_by("pk"):
-        with (
-            change(Actor.system(), "credential.delete_expired", credential),
-            changing_rows(opened_vault.get()),
-        ):
-            count += over.filter(credential=credential).delete()[0]
+        with transaction.atomic():
+            hold_trail()
+            # Every worker comes here at the same moment; the first has done it.
+            if not over.filter(credential=credential).exists():
+                continue
+            with (
+                change(Actor.system(), "credential.delete_expired", credential),
+                changing_rows(opened_vault.get()),
+            ):
+                count += over.filter(credential=credential).delete()[0]
     return count
 
 

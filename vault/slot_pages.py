@@ -1,9 +1,10 @@
-"""The pages of the vault's slots: passwords, recovery keys, key files and variables, each a way to unlock. Control plane."""
+"""The pages of the vault's slots: passwords, recovery keys, key files, variables and a KMS, each a way to unlock. Control plane."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404
@@ -12,6 +13,7 @@ from django.utils import timezone
 from tokenhub.control.callers import actor_of
 from tokenhub.core.errors import TokenhubError
 from vault import vault_actions
+from vault.configured_kms import get_kms
 from vault.engine.slots import HEADLESS_KINDS, SlotKind
 from vault.models import VaultSlot
 from vault.page_forms import SLOT_FORMS, ChangePasswordForm, RenameForm, TryRecoveryForm
@@ -30,8 +32,17 @@ KINDS: dict[SlotKind, tuple[str, str]] = {
         "Environment variable",
         "A variable unlocks the vault at each start, without anyone. A key file is better: processes inherit variables.",
     ),
+    SlotKind.KMS: (
+        "Key management service",
+        "The service that TOKENHUB_VAULT_KMS names unlocks the vault at each start, without anyone.",
+    ),
 }
-"""What can be added, and what each is for. A cloud's KMS is set up where it is configured."""
+"""What can be added, and what each is for; a KMS where one is set."""
+
+
+def _list_kinds() -> dict[SlotKind, tuple[str, str]]:
+    there = settings.TOKENHUB.vault_kms is not None
+    return {kind: told for kind, told in KINDS.items() if there or kind is not SlotKind.KMS}
 
 
 @vault_page(MANAGE)
@@ -54,14 +65,16 @@ def change_password(request: HttpRequest) -> HttpResponseBase:
 @vault_page(MANAGE, needs="open")
 def choose_kind(request: HttpRequest) -> HttpResponseBase:
     """Which kind of slot to add."""
-    kinds = [{"kind": kind.value, "name": name, "about": about} for kind, (name, about) in KINDS.items()]
+    kinds = [
+        {"kind": kind.value, "name": name, "about": about} for kind, (name, about) in _list_kinds().items()
+    ]
     return page(request, "vault/choose_kind.html", "Add a slot", kinds=kinds)
 
 
 @vault_page(MANAGE, needs="open")
 def add_slot(request: HttpRequest, kind: str) -> HttpResponseBase:
     """A slot of that kind; a key that was made is in the answer, once."""
-    chosen = next((one for one in KINDS if one.value == kind), None)
+    chosen = next((one for one in _list_kinds() if one.value == kind), None)
     if chosen is None:
         raise Http404
     form: Any = SLOT_FORMS[chosen](request.POST if request.method == "POST" else None)
@@ -82,6 +95,8 @@ def _add(request: HttpRequest, kind: SlotKind, data: dict[str, Any]) -> HttpResp
         return show_recovery_key(request, slot, text, made=f"{slot.label} is a way to unlock the vault now.")
     if kind is SlotKind.PASSWORD:
         slot = vault_actions.add_password_slot(actor, label, data["new_password"])
+    elif kind is SlotKind.KMS:
+        slot = vault_actions.add_kms_slot(actor, label, get_kms())
     elif data["key"]:
         slot = vault_actions.add_key_slot(actor, label, kind, data["key"])
     else:

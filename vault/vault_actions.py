@@ -7,9 +7,10 @@ Functions that take what somebody typed run outside of any transaction: a refuse
 from __future__ import annotations
 
 import base64
+import contextlib
 from typing import Any
 
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.utils import timezone
 
 from tokenhub.control.actors import Actor
@@ -18,10 +19,12 @@ from vault.audit import add, alter, change, record, remove
 from vault.engine.buffers import SecretBuffer
 from vault.engine.errors import DoesNotOpen, VaultLocked
 from vault.engine.hierarchy import DataKey, Root, check_root, make_root_check, wrap_data_key
+from vault.engine.kms import Kms
 from vault.engine.passwords import DEFAULT, Argon2Parameters, encode_password
 from vault.engine.recovery import format_recovery_key
-from vault.engine.slots import HEADLESS_KINDS, KeySecret, PasswordSecret, SlotKind, SlotSecret
+from vault.engine.slots import HEADLESS_KINDS, KeySecret, KmsSecret, PasswordSecret, SlotKind, SlotSecret
 from vault.engine.strength import check_password
+from vault.leftovers import leftovers
 from vault.notify import tell_workers
 from vault.opened import opened_vault
 from vault.slot_secrets import Given, kind_of, open_any, write_slot
@@ -42,6 +45,7 @@ def initialise(actor: Actor, password: str, *, parameters: Argon2Parameters = DE
     Returns the recovery key to print, which is shown this once. Raises PasswordTooWeak, and Conflict where there is a vault.
     """
     actor.require("write")
+    leftovers.note()
     if Vault.objects.exists():
         raise _already()
     check_password(password)
@@ -64,8 +68,10 @@ def initialise(actor: Actor, password: str, *, parameters: Argon2Parameters = DE
     except BaseException:
         root.wipe()
         raise
-    opened_vault.put(root, epoch=vault.lock_epoch)
-    tell_workers()
+    # The vault is there, and its recovery key is shown this once, whatever happens now; the password opens it later.
+    with contextlib.suppress(DatabaseError, VaultLocked):
+        opened_vault.put(root, epoch=vault.lock_epoch)
+        tell_workers()
     return recovery_key
 
 
@@ -173,6 +179,7 @@ def add_password_slot(
     actor: Actor, label: str, password: str, *, parameters: Argon2Parameters = DEFAULT
 ) -> VaultSlot:
     """Another password. Raises PasswordTooWeak."""
+    leftovers.note()
     check_password(password)
     with encode_password(password) as typed:
         return add_slot(actor, label, PasswordSecret(typed, parameters=parameters))
@@ -191,6 +198,11 @@ def add_key_slot(actor: Actor, label: str, kind: SlotKind, key: bytes | str) -> 
             if kind_of(secret) is kind:
                 return add_slot(actor, label, secret)
     raise InvalidRequest("a key opens a key file's or an environment slot", param="kind")
+
+
+def add_kms_slot(actor: Actor, label: str, kms: Kms) -> VaultSlot:
+    """A key that a key management service wraps. Asks it once. Raises KmsFailed."""
+    return add_slot(actor, label, KmsSecret(kms))
 
 
 def add_generated_key_slot(actor: Actor, label: str, kind: SlotKind) -> tuple[VaultSlot, str]:

@@ -20,6 +20,7 @@ from signin.recent import RecentSession
 from tokenhub.control.api import ControlView, ControlViewSet
 from tokenhub.control.permissions import StaffWithPermission
 from vault import rotations, vault_actions, vault_manifest
+from vault.configured_kms import get_kms
 from vault.engine.slots import SlotKind
 from vault.models import SealedSecret, Vault, VaultDataKey, VaultManifest, VaultSlot, VaultWorker
 from vault.opened import opened_vault
@@ -66,7 +67,7 @@ class ChangePasswordSerializer(serializers.Serializer[Any]):
 
 
 class RotateRootSerializer(serializers.Serializer[Any]):
-    """Secrets by slot id, and the ids of all other slots, which are dropped."""
+    """Secrets by slot id (`{}` for a KMS slot), and the ids of all other slots, which are dropped."""
 
     secrets = serializers.DictField(child=GivenSerializer(), write_only=True)
     dropping = serializers.ListField(child=serializers.CharField(max_length=32), required=False, default=list)
@@ -90,9 +91,9 @@ class SlotSerializer(serializers.ModelSerializer[VaultSlot]):
 
 
 class NewSlotSerializer(serializers.Serializer[Any]):
-    """A new slot: `password` for that kind, `key` for a key file or variable, nothing for a recovery key."""
+    """A new slot: `password` for that kind, `key` for a key file or variable, nothing for a recovery key or a KMS."""
 
-    kind = serializers.ChoiceField(choices=[kind.value for kind in SlotKind if kind is not SlotKind.KMS])
+    kind = serializers.ChoiceField(choices=[kind.value for kind in SlotKind])
     label = serializers.CharField(max_length=100)
     password = TypedField(required=False, default="")
     key = TypedField(required=False, default="")
@@ -156,6 +157,8 @@ class SlotViewSet(ControlViewSet):
         elif kind is SlotKind.RECOVERY:
             row, text = vault_actions.add_recovery_slot(self.actor, label)
             shown = {"recovery_key": text}
+        elif kind is SlotKind.KMS:
+            row = vault_actions.add_kms_slot(self.actor, label, get_kms())
         else:
             row = vault_actions.add_key_slot(self.actor, label, kind, data["key"])
         return Response({**SlotSerializer(row).data, **shown}, status=status.HTTP_201_CREATED)
@@ -263,7 +266,7 @@ class VaultViewSet(ViewSetMixin, ControlView):
         """A new ROOT for the slots whose secrets are given; the others must be named as dropped."""
         data = self.body(RotateRootSerializer)
         given = {slot_id: Given(**one) for slot_id, one in data["secrets"].items()}
-        with as_slot_secrets(given) as secrets:
+        with as_slot_secrets(given, get_kms) as secrets:
             rotations.rotate_root(self.actor, secrets, dropping=data["dropping"])
         return Response(describe_vault())
 

@@ -10,10 +10,11 @@ import pytest
 import yaml
 
 from tokenhub.environment import load_settings, option_names
+from vault.configured_kms import AWS_VARIABLES
 from vault.keyring import KNOWN_ENV_NAMES
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::?([-?])([^}]*))?\}")
-NOT_SETTINGS = KNOWN_ENV_NAMES | {"VLLM_BASE_URL"}
+NOT_SETTINGS = KNOWN_ENV_NAMES | {"VLLM_BASE_URL", *AWS_VARIABLES}
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from providers.mock import MockOptions, mock_process
 from tests.e2e.administrator import Administrator
 from tests.e2e.catalogue import CREDENTIAL, CREDENTIAL_VARIABLE, Accounts, declare_vendors
 from tests.e2e.service import Service
+from tests.e2e.vault_fleet import Fleet, a_fleet
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,13 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         }
         running = stack.enter_context(Service(folder, environment=environment))
         running.apply_config(declare_vendors(openai.origin, anthropic.origin))
+        yield running
+
+
+@pytest.fixture(scope="session")
+def sqlite_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """One instance of four workers on SQLite with a vault; tests that use it are of the xdist group `vault-fleet`."""
+    with a_fleet(tmp_path_factory.mktemp("vault"), workers=4) as running:
         yield running
 
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.e2e.service import Service
-from tests.e2e.vault_fleet import SEALED_KEY, Answer, Fleet, Load, a_fleet, ask, p95, tell
+from tests.e2e.vault_fleet import Answer, Fleet, Load, a_fleet, ask, p95, tell
 
 ROUNDS = 4
 GENEROUS = 10.0
@@ -22,21 +22,22 @@ GENEROUS = 10.0
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("vault-fleet")]
 
 
-@pytest.fixture(scope="module", params=[pytest.param("postgres", marks=pytest.mark.drill), "sqlite"])
-def fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """Three instances of four workers on Postgres, and one of four on SQLite."""
-    postgres = request.param == "postgres"
-    with a_fleet(
-        tmp_path_factory.mktemp("fleet"), instances=3 if postgres else 1, workers=4, postgres=postgres
-    ) as running:
+@pytest.fixture(scope="module")
+def postgres_fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """Three instances of four workers."""
+    with a_fleet(tmp_path_factory.mktemp("fleet"), instances=3, workers=4, postgres=True) as running:
         yield running
 
 
-@pytest.fixture(autouse=True)
-def begins_unlocked(fleet: Fleet) -> None:
-    """Each test by itself."""
-    if any(row["state"] != "unlocked" for row in fleet.vault_rows()):
-        fleet.unlock()
+@pytest.fixture(
+    params=[pytest.param("postgres_fleet", marks=pytest.mark.drill), "sqlite_fleet"],
+    ids=["postgres", "sqlite"],
+)
+def fleet(request: pytest.FixtureRequest) -> Fleet:
+    """Unlocked."""
+    found: Fleet = request.getfixturevalue(request.param)
+    found.be_unlocked()
+    return found
 
 
 def name_of(fleet: Fleet) -> str:
@@ -53,7 +54,7 @@ def check_refusal(answer: Answer) -> None:
         assert (told["type"], told["error"]["type"]) == ("error", "api_error")
     else:
         assert told["error"]["type"] == "server_error"
-    assert SEALED_KEY not in answer.body
+    assert "sk-" not in answer.body
 
 
 def readiness(service: Service) -> dict[int, dict[str, Any]]:
@@ -137,9 +138,10 @@ def test_a_worker_that_was_killed_is_replaced_and_unlocks_by_itself(fleet: Fleet
     )
 
 
-def test_an_instance_that_joins_later_unlocks_by_itself(fleet: Fleet) -> None:
-    if "TOKENHUB_DATABASE_URL" not in fleet.environment:
-        pytest.skip("SQLite serves one instance")
+@pytest.mark.drill
+def test_an_instance_that_joins_later_unlocks_by_itself(postgres_fleet: Fleet) -> None:
+    fleet = postgres_fleet
+    fleet.be_unlocked()
     began = time.monotonic()
     late = fleet.add(workers=1)
     late.wait_ready()

@@ -22,7 +22,7 @@ import httpx
 
 from providers.mock import MockOptions, MockProcess, mock_process
 from tests.e2e.service import Row, Service
-from tests.fakes.temporary_postgres import start_postgres
+from tests.fakes.temporary_postgres import TemporaryPostgres, start_postgres
 
 PASSWORD = "gravel-lantern-otter-violet-5"
 SEALED_KEY = "sk-sealed-canary-7c1f0e5a9b3d-not-a-real-one"
@@ -67,7 +67,11 @@ class Fleet:
     open: MockProcess
     workers: int
     environment: dict[str, str]
+    database: TemporaryPostgres | None = None
     services: list[Service] = field(default_factory=list)
+    password: str = PASSWORD
+    key: str = SEALED_KEY
+    """The password that opens the vault, and the provider's key that is sealed in it, as they are now."""
 
     @property
     def first(self) -> Service:
@@ -124,7 +128,7 @@ class Fleet:
     def unlock(self) -> float:
         """One entry of the password; the seconds until every worker is unlocked."""
         began = time.monotonic()
-        self.ask_vault("POST", "/unlock", {"password": PASSWORD})
+        self.ask_vault("POST", "/unlock", {"password": self.password})
         self.wait_all("unlocked")
         return time.monotonic() - began
 
@@ -143,6 +147,7 @@ class Fleet:
                 f"credentials/{row['id']}", json={"secret": key, "overlap_seconds": int(overlap)}
             )
             assert answer.status_code == 200, answer.text
+        self.key = key
         self.wait_revision()
 
     def wait_revision(self) -> None:
@@ -154,6 +159,11 @@ class Fleet:
         """The mock's records of calls that came after a moment (Unix seconds)."""
         found = httpx.get(f"{mock.origin}/_stats", timeout=10).json()["list"]
         return [call for call in found if call["received_at"] > since]
+
+    def be_unlocked(self) -> None:
+        """Unlocks whatever an earlier test left locked."""
+        if any(row["state"] != "unlocked" for row in self.vault_rows()):
+            self.unlock()
 
     def close(self) -> None:
         """Kills what runs."""
@@ -179,11 +189,12 @@ def a_fleet(
             "TOKENHUB_SIMULATED_PROVIDER": "false",
             **environment,
         }
+        server = None
         if postgres:
             server = start_postgres(folder / "postgres")
             stack.callback(server.stop)
             shared["TOKENHUB_DATABASE_URL"] = server.url
-        fleet = Fleet(folder, sealed, opened, workers, shared)
+        fleet = Fleet(folder, sealed, opened, workers, shared, server)
         shared["TOKENHUB_BOOTSTRAP_KEY"] = Service(folder / "none").key
         stack.callback(fleet.close)
         for _ in range(instances):
@@ -267,13 +278,15 @@ class Load:
         return rng.choice(("work-sealed", "work-open")), rng.random() < 0.3
 
 
-def ask(client: httpx.Client, key: str, surface: str, model: str, stream: bool = False) -> Answer:
+def ask(
+    client: httpx.Client, key: str, surface: str, model: str, stream: bool = False, text: str = "hello"
+) -> Answer:
     """One request in one of the two formats."""
     body = {
         "model": model,
         "max_tokens": 8,
         "stream": stream,
-        "messages": [{"role": "user", "content": "hello"}],
+        "messages": [{"role": "user", "content": text}],
     }
     path = "/v1/messages" if surface == "anthropic" else "/v1/chat/completions"
     headers = (

@@ -21,7 +21,9 @@ from tokenhub.environment import (
     with_data_folder,
     with_generated_secrets,
 )
+from tokenhub.setting_values import KmsSetting
 
+ARN = "arn:aws:kms:eu-central-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 LONG = "a-long-secret-that-must-not-be-shown-0123456789"
 
 
@@ -140,6 +142,8 @@ INVALID = {
     "KEY_PEPPER": "short-secret",
     "PREVIOUS_KEY_PEPPERS": f"{LONG},short-secret",
     "CLUSTER_SECRET": "short-secret",
+    "VAULT_KMS": "aws:eu-central-1",
+    "VAULT_KMS_ENDPOINT": "http://kms.example.com/",
     "ADMIN_USERNAME": "admin\n",
     "ADMIN_PASSWORD": "secret",
     "ADMIN_TOKEN": "short-secret",
@@ -168,6 +172,48 @@ def test_an_invalid_value_is_refused_by_name_and_source_and_secrets_are_not_show
     assert message.startswith(f"TOKENHUB_{name} (environment): ")
     shown = INVALID[name] in message or repr(INVALID[name]) in message
     assert shown is not is_secret(name.lower())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"aws:{ARN}", KmsSetting("aws", ARN, "eu-central-1")),
+        ("aws:us-east-1/alias/tokenhub", KmsSetting("aws", "alias/tokenhub", "us-east-1")),
+        ("aws:us-east-1/1234abcd-12ab", KmsSetting("aws", "1234abcd-12ab", "us-east-1")),
+        ("software:/etc/kms key", KmsSetting("software", "/etc/kms key")),
+    ],
+)
+def test_a_kms_is_read_with_its_region(text: str, expected: KmsSetting) -> None:
+    assert load_settings({"TOKENHUB_VAULT_KMS": text}).vault_kms == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["aws:", "aws:/key", "software:relative", "gcp:key", "aws:evil.example/key", "aws:eu-west-1/a b"]
+)
+def test_what_names_no_kms_is_refused(text: str) -> None:
+    assert "names no key management service" in refusal({"TOKENHUB_VAULT_KMS": text})
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        (
+            "https://vpce-1.kms.eu-central-1.vpce.amazonaws.com",
+            "https://vpce-1.kms.eu-central-1.vpce.amazonaws.com/",
+        ),
+        ("http://127.0.0.1:8443/", "http://127.0.0.1:8443/"),
+        ("http://10.0.0.1/", None),
+        ("https://user:word@kms.example.com/", None),
+        ("https://kms.example.com/path", None),
+        ("https://kms.example.com:70000/", None),
+        ("kms.example.com", None),
+    ],
+)
+def test_a_kms_endpoint_is_https_but_on_this_machine(url: str, expected: str | None) -> None:
+    if expected is None:
+        assert "is no URL such as" in refusal({"TOKENHUB_VAULT_KMS_ENDPOINT": url})
+    else:
+        assert load_settings({"TOKENHUB_VAULT_KMS_ENDPOINT": url}).vault_kms_endpoint == expected
 
 
 def test_contradictions_are_refused() -> None:

@@ -26,6 +26,7 @@ from tests.vault.vaults import (
     run_sql,
     the_vault,
 )
+from tests.vault.workers import WhenAsked
 from tokenhub.core.errors import Conflict, InvalidRequest
 from vault.engine.buffers import SecretBuffer
 from vault.engine.errors import VaultLocked
@@ -203,6 +204,18 @@ def test_another_holder_takes_the_new_key_over_before_it_seals() -> None:
     run_sql("UPDATE vault_vault SET active_key = 2")
     seal_secret(ADMIN, a_credential(), SECRET)
     assert open_all() == [SECRET]
+
+
+def test_workers_that_come_at_once_move_and_sign_records_once(time: Time) -> None:
+    a_vault()
+    seal_three()
+    rotate_data_key(ADMIN)
+    signed = VaultManifest.objects.get().counter
+    with connection.execute_wrapper(WhenAsked("vault_audithead", lambda: reseal_some() and None)):
+        reseal_some()
+    assert AuditEntry.objects.filter(action="vault.reseal").count() == 1
+    assert VaultManifest.objects.get().counter == signed + 1
+    assert open_all() == SECRETS
 
 
 def test_a_new_root_keeps_secrets_fingerprints_and_the_slots_that_are_given(time: Time) -> None:

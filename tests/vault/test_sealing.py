@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.db import connection
 
 from providers.actions import delete_provider, update_endpoint, update_provider
 from providers.models import Endpoint, Provider
@@ -22,6 +23,7 @@ from tests.vault.vaults import (
     opens,
     run_sql,
 )
+from tests.vault.workers import WhenAsked
 from tokenhub.core.errors import InvalidRequest
 from vault.actions import create_credential, delete_credential, update_credential
 from vault.engine.errors import VaultLocked
@@ -171,6 +173,19 @@ def test_the_consequence_of_a_new_url_is_said_before_it_is_saved() -> None:
     ]
     seal_secret(ADMIN, credential, SECRET)
     assert find_unsealed_origins(credential.provider) == []
+
+
+def test_workers_that_come_at_once_delete_what_expired_once() -> None:
+    credential = seal_secret(ADMIN, a_credential(), SECRET)
+    replace_secret(ADMIN, credential, OTHER_SECRET, overlap=HOUR, now=NOW)
+    counts = []
+    # The other worker comes first while this one waits for the trail.
+    meanwhile = WhenAsked("vault_audithead", lambda: counts.append(delete_expired(now=NOW + HOUR)))
+    with connection.execute_wrapper(meanwhile):
+        counts.append(delete_expired(now=NOW + HOUR))
+    assert counts == [1, 0]
+    assert AuditEntry.objects.filter(action="credential.delete_expired").count() == 1
+    assert check_manifest() == []
 
 
 def test_a_replaced_secret_is_good_for_its_overlap() -> None:

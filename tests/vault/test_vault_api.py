@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission, User
+from django.http import HttpRequest
 from django.test import Client
 from django.utils import timezone
 
@@ -177,3 +179,22 @@ def test_a_worker_that_has_not_looked_since_a_lock_is_not_counted_as_unlocked(bo
     assert boss.ask("get", "vault")["workers_unlocked"] == 1
     boss.ask("post", "vault/lock", {"reason": "lunch"})
     assert boss.ask("get", "vault")["workers_unlocked"] == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("unlock", {"password": PASSWORD}),
+        ("change-password", {"old_password": PASSWORD, "new_password": NEW_PASSWORD}),
+    ],
+)
+def test_a_request_with_something_typed_does_not_live_on_in_the_process(
+    boss: Person, path: str, body: dict[str, str]
+) -> None:
+    a_vault()
+    boss.ask("post", f"vault/{path}", body)
+    # The test's client keeps the last request by its answer.
+    boss.ask("get", "vault")
+    gc.collect()
+    kept = [one for one in gc.get_objects() if isinstance(one, HttpRequest) and one.path.endswith(path)]
+    assert kept == []

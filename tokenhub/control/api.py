@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from django.db.models import Model
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 from django_filters.rest_framework import DjangoFilterBackend
 from drf_spectacular.openapi import AutoSchema
 from rest_framework import serializers, status
@@ -80,6 +82,20 @@ class ControlView(APIView):
     def get_exception_handler(self) -> Any:
         """Errors leave as `application/problem+json`."""
         return exception_handler
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """One request."""
+        try:
+            return super().dispatch(request, *args, **kwargs)
+        finally:
+            self._leave_schema()
+
+    def _leave_schema(self) -> None:
+        """An action's schema, which lives as long as the process, keeps its last view: and with it what somebody sent."""
+        schema = self.schema
+        name = "view" if isinstance(schema, type) else "_view"
+        if schema is not None and vars(schema).get(name) is self:
+            setattr(schema, name, None)
 
     @property
     def actor(self) -> Actor:
