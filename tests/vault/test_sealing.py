@@ -33,6 +33,7 @@ from vault.sealing import (
     consequences_of_provider,
     consequences_of_url,
     delete_expired,
+    delete_secrets,
     find_unsealed_origins,
     replace_secret,
     seal_secret,
@@ -297,6 +298,38 @@ def test_an_old_row_put_back_is_noticed_even_with_its_manifest() -> None:
     assert [one.change.value for one in check_manifest()] == ["missing", "unknown"] or len(
         check_manifest()
     ) == 2
+    old_manifest.save()
+    assert [one.table for one in check_manifest()] == ["vault_vaultmanifest"]
+
+
+def test_old_rows_put_back_with_their_manifest_are_not_signed_by_the_next_change() -> None:
+    """The hourly check may come later than the change that would make the old rows the newest signed ones."""
+    credential, other = a_credential(), a_credential("emca")
+    seal_secret(ADMIN, credential, SECRET)
+    old_rows, old_manifest = list(SealedSecret.objects.values()), VaultManifest.objects.get()
+    replace_secret(ADMIN, credential, OTHER_SECRET)
+    SealedSecret.objects.all().delete()
+    SealedSecret.objects.bulk_create([SealedSecret(**row) for row in old_rows])
+    old_manifest.save()
+    with pytest.raises(RowsDiffer):
+        seal_secret(ADMIN, other, SECRET)
+    assert check_manifest() != []
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_deleted_rows_put_back_with_their_manifest_are_noticed(whole: bool) -> None:
+    seal_secret(ADMIN, a_credential("kept"), SECRET)
+    credential = seal_secret(ADMIN, a_credential(), OTHER_SECRET)
+    old_rows, old_manifest = list(SealedSecret.objects.values()), VaultManifest.objects.get()
+    if whole:
+        delete_credential(ADMIN, credential)
+        Credential.objects.create(
+            pk=old_rows[-1]["credential_id"], provider=credential.provider, name="again", source="vault"
+        )
+    else:
+        delete_secrets(ADMIN, Credential.objects.filter(pk=credential.pk))
+    SealedSecret.objects.all().delete()
+    SealedSecret.objects.bulk_create([SealedSecret(**row) for row in old_rows])
     old_manifest.save()
     assert [one.table for one in check_manifest()] == ["vault_vaultmanifest"]
 
