@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from django.db import DatabaseError, connection
 from django.utils import timezone
 
@@ -19,17 +20,49 @@ from tokenhub.core.specs import CredentialSpec, SealedSpec, Snapshot
 from vault.agent import Agent, Headless
 from vault.engine.buffers import SecretBuffer
 from vault.engine.grants import ClusterKey
+from vault.engine.hierarchy import Root
 from vault.engine.passwords import Argon2Parameters, encode_password
 from vault.engine.recovery import parse_key, parse_recovery_key
-from vault.engine.slots import KeySecret, PasswordSecret, SlotKind, SlotSecret
+from vault.engine.slots import KeySecret, PasswordSecret, Slot, SlotKind, SlotSecret
 from vault.keyring import Destination, Keyring
 from vault.models import SealedSecret
 from vault.opened import OpenedVault, opened_vault
 from vault.slot_secrets import Given
 
 CLUSTER = b"cluster-secret-of-the-machine-0123456789"
-CHEAP = Argon2Parameters(memory_kib=64, passes=1, lanes=1)
-"""A thousand times less work than a vault's own; the machine lowers the floor to it."""
+
+
+class CheapParameters(Argon2Parameters, frozen=True):
+    """A thousand times less work than a vault's own, which refuses them: thousands of lives in minutes instead of days."""
+
+    def check(self) -> None:
+        """Takes them."""
+
+
+CHEAP = CheapParameters(memory_kib=64, passes=1, lanes=1)
+
+
+class CheapPassword(PasswordSecret):
+    """A password that opens slots of CHEAP parameters."""
+
+    def unwrap(self, slot: Slot) -> Root:
+        """As a password does, past the floor."""
+        return super().unwrap(msgspec.structs.replace(slot, argon2=CHEAP))
+
+
+class CheapGiven(Given):
+    """What somebody typed, likewise."""
+
+    @contextmanager
+    def as_secrets(self, parameters: Argon2Parameters = CHEAP) -> Iterator[tuple[SlotSecret, ...]]:
+        """The secrets to try."""
+        with super().as_secrets(parameters) as secrets:
+            yield tuple(
+                CheapPassword(one.password, one.pepper, parameters)
+                if isinstance(one, PasswordSecret)
+                else one
+                for one in secrets
+            )
 
 
 class Killed(BaseException):
@@ -174,13 +207,13 @@ class Way:
     def given(self) -> Given:
         """As it is typed."""
         if self.kind is SlotKind.PASSWORD:
-            return Given(password=self.text)
+            return CheapGiven(password=self.text)
         return Given(recovery_key=self.text) if self.kind is SlotKind.RECOVERY else Given(key=self.text)
 
     def secret(self) -> SlotSecret:
         """As a rotation of the root or a start takes it."""
         if self.kind is SlotKind.PASSWORD:
-            return PasswordSecret(encode_password(self.text), parameters=CHEAP)
+            return CheapPassword(encode_password(self.text), parameters=CHEAP)
         if self.kind is SlotKind.RECOVERY:
             return KeySecret(self.kind, parse_recovery_key(self.text))
         return KeySecret(self.kind, parse_key(self.text))
