@@ -13,6 +13,9 @@ from datetime import datetime, timedelta
 
 import msgspec
 from django.db import transaction
+from django.db.models import BigIntegerField, Max
+from django.db.models.fields.json import KeyTextTransform
+from django.db.models.functions import Cast
 from django.utils import timezone
 
 from tokenhub.control.actors import Actor
@@ -169,10 +172,13 @@ def accept_rows(actor: Actor, *, now: datetime | None = None) -> None:
 
 
 def find_last_counter() -> int:
-    """The highest manifest counter that the audit trail tells of, 0 for none: one below it was put back."""
-    entries = AuditEntry.objects.filter(object_type__in=_TELLING, after__has_key="manifest").order_by("-id")
-    told = entries.values_list("after__manifest", flat=True).first()
-    return told if isinstance(told, int) else 0
+    """The highest manifest counter that the audit trail tells of, 0 for none: one below it was put back.
+
+    The highest, not the last: after the manifest was put back, entries tell of a lower one.
+    """
+    told = Cast(KeyTextTransform("manifest", "after"), BigIntegerField())
+    entries = AuditEntry.objects.filter(object_type__in=_TELLING, after__has_key="manifest").order_by()
+    return entries.aggregate(highest=Max(told))["highest"] or 0
 
 
 def _compare(opened: OpenedVault, vault: Vault, manifest: VaultManifest) -> list[Difference]:

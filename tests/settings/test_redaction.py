@@ -7,6 +7,7 @@ import json
 import logging
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -93,6 +94,29 @@ def test_a_recovery_key_and_an_enrolment_go_by_their_look() -> None:
     key = "04002-0G30G-2GC1R-81450-P30D1-R7H04-8J2CA-1A5GQ-30CHM-6RW3M-F1ZH5-2G5CG"
     assert redact(f"typed {key}") == f"typed {REDACTED}"
     assert "JBSWY3DP" not in redact("otpauth://totp/T:a@h?secret=JBSWY3DPEHPK3PXP&issuer=T")
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "a-",
+        "a.b+",
+        "a://b:",
+        "AAAAA-",
+        "password=",
+        "eyJaaaaaaaa.",
+        "-----BEGIN ",
+        "bearer ",
+        "thk_live_",
+        "token:",
+    ],
+)
+def test_a_hostile_text_does_not_take_the_square_of_its_length(unit: str) -> None:
+    """Callers choose paths, and paths are logged. A second is a hundred times what it takes."""
+    text = unit * (100_000 // len(unit))
+    begun = time.process_time()
+    redact(text)
+    assert time.process_time() - begun < 1.0
 
 
 def test_what_a_keyring_holds_goes_while_it_holds_it(tmp_path: Path) -> None:

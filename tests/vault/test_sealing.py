@@ -311,6 +311,9 @@ def test_old_rows_put_back_with_their_manifest_are_not_signed_by_the_next_change
     SealedSecret.objects.all().delete()
     SealedSecret.objects.bulk_create([SealedSecret(**row) for row in old_rows])
     old_manifest.save()
+    # Entries of the time after tell of the counter that was put back.
+    update_credential(ADMIN, other, weight=2)
+    update_credential(ADMIN, credential, weight=2)
     with pytest.raises(RowsDiffer):
         seal_secret(ADMIN, other, SECRET)
     assert check_manifest() != []

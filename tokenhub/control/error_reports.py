@@ -18,6 +18,8 @@ from tokenhub.control.typed_secrets import is_secret, list_typed
 from tokenhub.redaction import REDACTED, redact
 
 _LONGEST = 2_000
+_LOOKED_AT = 20_000
+"""Of a long value only the beginning is shown; what is looked at goes on behind it, so that no secret is cut in two there."""
 
 
 class _Shown:
@@ -65,7 +67,9 @@ class SecretsFilter(SafeExceptionReporterFilter):
         shown = []
         for name, value in super().get_traceback_frame_variables(request, tb_frame):
             hidden = is_secret(name) or self.hidden_settings.search(name) is not None
-            shown.append((name, _Shown(REDACTED if hidden else redact(_describe(value), more)[:_LONGEST])))
+            shown.append(
+                (name, _Shown(REDACTED if hidden else redact(_describe(value)[:_LOOKED_AT], more)[:_LONGEST]))
+            )
         return shown
 
 
