@@ -18,7 +18,7 @@ from tokenhub.control.typed_secrets import is_secret, list_typed
 from tokenhub.redaction import REDACTED, redact
 
 _LONGEST = 2_000
-_LOOKED_AT = 20_000
+_LOOKED_AT = 4_000
 """Of a long value only the beginning is shown; what is looked at goes on behind it, so that no secret is cut in two there."""
 
 
@@ -48,7 +48,8 @@ class SecretsFilter(SafeExceptionReporterFilter):
     def cleanse_setting(self, key: Any, value: Any) -> Any:
         """Django's way, and by value."""
         cleansed = super().cleanse_setting(key, value)
-        return redact(cleansed) if isinstance(cleansed, str) else cleansed
+        # Some settings only look like text until they are asked.
+        return redact(str(cleansed)) if isinstance(cleansed, str) else cleansed
 
     def get_post_parameters(self, request: HttpRequest | None) -> Any:
         """The form without what its fields' names give away as secret."""
