@@ -56,4 +56,4 @@ def test_no_sink_holds_a_secret_in_any_disguise(sprung: VaultTrap) -> None:
                 if at >= 0:
                     hits.append(f"{slot} as {disguise} in {name}: …{text[max(0, at - 60) : at]!r}")
     print(f"{len(sprung.canaries)} canaries x {len(sinks)} places: {searched:,} searches, {len(hits)} hits")
-    assert hits == []
+    assert "\n".join(hits) == ""

@@ -15,6 +15,7 @@ import secrets
 import sqlite3
 import subprocess
 import sys
+import time
 import zlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -192,6 +193,11 @@ class VaultTrap:
     def _call_models(self) -> None:
         headers = {"authorization": f"Bearer {self.canaries['minted-key']}"}
         with httpx.Client(base_url=self.service.url, timeout=30, headers=headers) as caller:
+            body = {"model": "openai-good", "messages": [{"role": "user", "content": "hi"}]}
+            deadline = time.monotonic() + 15
+            while caller.post("/v1/chat/completions", json=body).status_code != 200:
+                assert time.monotonic() < deadline, "the unlocked vault did not reach the data plane"
+                time.sleep(0.2)
             for kind in ("openai", "anthropic"):
                 for name in MODELS:
                     if name == "told-names":
