@@ -66,7 +66,7 @@ def lock_vault(opened: OpenedVault) -> Vault:
     # Every change takes the audit trail's end first: in another order two of them could wait for each other.
     hold_trail()
     vault = Vault.objects.select_for_update().filter(pk=Vault.ID).first()
-    if vault is None or vault.lock_epoch != opened.epoch:
+    if vault is None or (vault.vault_id, vault.lock_epoch) != (opened.vault_id, opened.epoch):
         opened_vault.drop()
         raise VaultLocked
     if vault.root_version != opened.root.version:
