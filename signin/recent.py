@@ -3,8 +3,6 @@
 @recently_confirmed
 def unlock(request): ...
 
-class RotatePage(RecentlyConfirmed, View): ...
-
 The admin API asks the same of sessions: `permission_classes = (..., RecentSession)`, and `grave_actions` names what is grave.
 """
 
@@ -53,15 +51,6 @@ def recently_confirmed[**Rest, Answer](view: Callable[Rest, Answer]) -> Callable
         return ask_again(request) or view(*args, **kwargs)
 
     return guarded
-
-
-class RecentlyConfirmed:
-    """For class-based views: the same for every method."""
-
-    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        """Asks first."""
-        answer: HttpResponseBase = ask_again(request) or super().dispatch(request, *args, **kwargs)  # type: ignore[misc]
-        return answer
 
 
 class ConfirmFirst(PermissionDenied):

@@ -127,7 +127,7 @@ class VaultHolder:
         with self._changing:
             opened = self.get()
             vault = _read_vault()
-            if vault.lock_epoch != opened.epoch:
+            if (vault.vault_id, vault.lock_epoch) != (opened.vault_id, opened.epoch):
                 self.drop()
                 raise VaultLocked
             if vault.root_version != opened.root.version:

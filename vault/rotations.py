@@ -4,7 +4,7 @@ data key   `rotate_data_key` makes the new one active at once; `reseal_some` mov
            `retire_data_keys` deletes a key that nothing needs any more
 root       `rotate_root`, in one transaction: slots, data keys, root check, kept subkeys, manifest
 
-A password's rotation is `vault_actions.change_password`, a provider key's `sealing.replace_secret`.
+A password's rotation is `vault_actions.change_password`, a provider key's `sealing.seal_secret`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from vault.places import place_of_secret
 from vault.slot_secrets import read_slot, write_slot
 from vault.trail import hold_trail
 from vault.tries import CLOCK, Clock, counted_try, get_vault
-from vault.vault_manifest import changing_rows, lock_vault
+from vault.vault_manifest import changing_rows, get_manifest, lock_vault
 from vault.vault_models import SealedSecret, Vault, VaultDataKey, VaultManifest, VaultSlot, VaultWorker
 
 MAX_DATA_KEYS = 8
@@ -114,7 +114,7 @@ def reseal_some(limit: int = RESEAL_AT_ONCE, *, now: datetime | None = None) -> 
         if progress.left == progress.unopenable:
             return progress
         with changing_rows(opened) as vault:
-            manifest = VaultManifest.objects.get(pk=VaultManifest.ID)
+            manifest = get_manifest()
             broken = set(manifest.unopenable)
             rows = SealedSecret.objects.exclude(key_version=vault.active_key).exclude(pk__in=broken)
             moved = 0
@@ -187,11 +187,6 @@ def find_waiting(active_key: int, *, now: datetime | None = None) -> tuple[str, 
     return tuple(
         name for name, held in live.values_list("instance", "key_versions") if active_key not in (held or [])
     )
-
-
-def list_dropped(secrets: Collection[str]) -> list[VaultSlot]:
-    """The slots that a new root leaves behind where only these slots' secrets (by id) are given: to say before."""
-    return list(VaultSlot.objects.exclude(pk__in=secrets))
 
 
 def rotate_root(

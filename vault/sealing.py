@@ -81,9 +81,6 @@ def seal_secret(
     return credential
 
 
-replace_secret = seal_secret
-
-
 def delete_secrets(actor: Actor, credentials: QuerySet[Credential]) -> int:
     """Deletes what is sealed for these credentials; how many rows. Before they are deleted, or point elsewhere.
 
@@ -196,18 +193,6 @@ def consequences_of_url(endpoint: Any, new_url: str) -> list[str]:
         for one in find_unsealed_origins(provider, urls=[*others, *([endpoint.url] if endpoint.pk else [])])
     }
     return _sentences(find_unsealed_origins(provider, urls=[*others, new_url]), before)
-
-
-def consequences_of_provider(provider: Any, *, kind: str | None = None, profile: Any = None) -> list[str]:
-    """The same for another kind or profile of the provider, which may send the key in another header."""
-    before = {(one.credential_id, one.origin) for one in find_unsealed_origins(provider)}
-    changed = type(provider)(
-        pk=provider.pk,
-        name=provider.name,
-        kind=provider.kind if kind is None else kind,
-        profile=provider.profile if profile is None else profile,
-    )
-    return _sentences(find_unsealed_origins(changed), before)
 
 
 def _sentences(missing: list[Unsealed], before: set[tuple[int, str]]) -> list[str]:

@@ -30,7 +30,7 @@ from vault.opened import opened_vault
 from vault.slot_secrets import Given, kind_of, open_any, write_slot
 from vault.trail import hold_trail
 from vault.tries import CLOCK, Clock, NoVault, counted_try, get_vault
-from vault.vault_manifest import lock_vault, sign
+from vault.vault_manifest import find_last_counter, lock_vault, sign
 from vault.vault_models import Vault, VaultDataKey, VaultGrant, VaultManifest, VaultSlot, VaultTry, make_id
 
 SETTINGS = ("idle_minutes", "max_hours", "coast_seconds")
@@ -288,7 +288,8 @@ def _store_new(actor: Actor, vault: Vault, root: Root, wrapped: bytes, slots: li
             add(actor, vault)
             VaultTry.objects.all().delete()
             VaultDataKey.objects.create(version=1, wrapped=wrapped)
-            sign(root, VaultManifest())
+            # It goes on counting where a vault before this one ended: the trail tells of that one's counter.
+            sign(root, VaultManifest(counter=find_last_counter()))
             for slot in slots:
                 add(actor, slot)
     except Conflict:

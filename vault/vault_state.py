@@ -140,9 +140,9 @@ class VaultState:
 
     @property
     def sound(self) -> bool:
-        """Whether the last check found nothing."""
+        """Whether the last check found nothing. A vault without a manifest was tampered with."""
         manifest = self.manifest
-        return manifest is None or (manifest.differs_since is None and not manifest.unopenable)
+        return manifest is not None and manifest.differs_since is None and not manifest.unopenable
 
     @property
     def key(self) -> str:
