@@ -26,7 +26,10 @@ ROOMS = (
 )
 NOT_IMPORTED = re.compile(r"\.migrations\b|\.asgi$|\.__main__$|^tokenhub\.settings$|\.management\b")
 _CODE = re.compile(r"`([a-z][a-z0-9_]+)`")
-NO_CODES = frozenset({"retry_after", "credential_refused"})
+NO_CODES = frozenset(
+    {"deadline_connect", "deadline_first_event", "deadline_between_events", "deadline_total"}
+)
+"""Made of two parts in the sources: `deadline_` and which one."""
 
 
 def list_errors(kind: type[TokenhubError] = TokenhubError) -> Iterator[type[TokenhubError]]:
