@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.vault.vaults import Time
+from vault.leftovers import leftovers
 from vault.opened import opened_vault
 
 
@@ -22,3 +23,9 @@ def nothing_opened() -> Iterator[None]:
 def time() -> Time:
     """A clock that stands still."""
     return Time()
+
+
+@pytest.fixture(autouse=True)
+def _no_collections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test process has so many objects that a full collection at each lock is most of a test's time."""
+    monkeypatch.setattr(leftovers, "_collector", lambda: 0)

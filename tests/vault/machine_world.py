@@ -15,6 +15,7 @@ from snapshots.publish import publish
 from tests.vault.machine_cast import Away, Clock, Killed, LogBook, Opening, Process, Truth, Way, killed_at
 from tests.vault.vaults import ADMIN
 from tokenhub.core.errors import TokenhubError
+from tokenhub.core.secret_bytes import Secret
 from vault.agent import Headless
 from vault.engine.errors import DoesNotOpen, VaultLocked
 from vault.engine.sealing import read_key_version
@@ -24,6 +25,11 @@ from vault.vault_manifest import RowsDiffer, check_manifest
 
 counted: Counter[str] = Counter()
 """What came of the steps, over all examples."""
+
+
+def as_text(secret: Secret) -> str:
+    """What the keyring gave."""
+    return secret if isinstance(secret, str) else secret.decode()
 
 
 class World(RuleBasedStateMachine):
@@ -182,9 +188,11 @@ class World(RuleBasedStateMachine):
         for one in ways:
             rows = [row for row in one.sealed if row.origin == opening.destination.origin]
             if rows[:1] == [opening.sealed]:
-                return process.keyring.get_secret(one, opening.destination)
-        return process.keyring.get_secret(
-            replace(opening.credential, sealed=(opening.sealed,)), opening.destination
+                return as_text(process.keyring.get_secret(one, opening.destination))
+        return as_text(
+            process.keyring.get_secret(
+                replace(opening.credential, sealed=(opening.sealed,)), opening.destination
+            )
         )
 
     @invariant()
