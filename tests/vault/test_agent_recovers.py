@@ -15,7 +15,7 @@ from gateway.health import HealthBoard
 from gateway.targets import TargetPicker
 from routing.engine.plan import Candidate, Plan
 from tests.builders import a_model, a_provider
-from tests.vault.vaults import ADMIN, PASSWORD, SECRET, a_credential, a_vault
+from tests.vault.vaults import ADMIN, PASSWORD, SECRET, a_credential, a_vault, the_vault
 from tests.vault.workers import Away, WorkerCast, a_sealed_key, as_spec, first, go_round, several, to
 from tokenhub.core.specs import EndpointSpec, Snapshot
 from vault.agent import AGAIN_SECONDS, SETTLE_SECONDS, Headless
@@ -32,7 +32,7 @@ from vault.rotations import rotate_data_key, rotate_root
 from vault.sealing import seal_secret
 from vault.slot_secrets import Given
 from vault.vault_actions import add_key_slot, add_slot, lock, unlock
-from vault.vault_models import VaultSlot
+from vault.vault_models import VaultDataKey, VaultSlot
 
 pytestmark = pytest.mark.django_db
 
@@ -241,6 +241,19 @@ def test_it_does_not_wait_for_ever_nor_for_nobody() -> None:
     with Away():
         away.agent.poll(connection)
     assert away.agent.settled.is_set(), "a start without the database is no slower"
+
+
+def test_a_data_key_that_is_retired_meanwhile_does_not_keep_the_root_from_being_rotated() -> None:
+    a_vault()
+    rotate_data_key(ADMIN)
+    slots = {row.kind: row.slot_id for row in VaultSlot.objects.all()}
+    retire = WhenAsked(
+        'INSERT INTO "vault_vaulttry"', lambda: VaultDataKey.objects.filter(version=1).delete()
+    )
+    with Given(password=PASSWORD).as_secrets() as (secret,), connection.execute_wrapper(retire):
+        assert rotate_root(ADMIN, {slots["password"]: secret}, dropping=[slots["recovery"]]) == 2
+    assert retire.done
+    assert opened_vault.get().root.version == the_vault().root_version == 2
 
 
 # New data keys and new secrets
