@@ -7,11 +7,13 @@ import sys
 from django.core.management import execute_from_command_line
 
 from tokenhub.core.errors import SettingInvalid
+from tokenhub.logs import guard_tracebacks
 
 
 def main() -> int:
     """Runs one command; a wrong setting is one clear line, not a traceback."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tokenhub.settings")
+    guard_tracebacks()
     try:
         execute_from_command_line(sys.argv)
     except SettingInvalid as error:

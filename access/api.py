@@ -15,8 +15,10 @@ from rest_framework.response import Response
 from access import actions
 from access.models import AdminToken, ApiKey, ApiKeySecret, Project, Team
 from access.owners import refuse_foreign_owner
+from signin.recent import RecentSession
 from tokenhub.control.actors import ADMIN_SCOPES
 from tokenhub.control.api import ControlViewSet, WritableViewSet
+from tokenhub.control.permissions import StaffWithPermission
 from tokenhub.core.specs import SCOPES
 
 NO_STORE = {"Cache-Control": "no-store"}
@@ -210,8 +212,10 @@ class ApiKeyViewSet(WritableViewSet):
 
 
 class AdminTokenViewSet(ControlViewSet):
-    """Admin tokens: made, looked at, revoked; never changed."""
+    """Admin tokens: made, looked at, revoked; never changed. A session that makes one confirms first, as on the page."""
 
+    permission_classes = (StaffWithPermission, RecentSession)
+    grave_actions = ("create",)
     queryset = AdminToken.objects.select_related("user")
     serializer_class = AdminTokenSerializer
     filterset_fields = ("key_id", "user", "service")

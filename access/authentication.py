@@ -16,6 +16,7 @@ from rest_framework.request import Request
 from access.pepper import find_admin_token
 from signin.limits import ADMIN_TOKENS, address_of_client, find_lock, note_failure
 from tokenhub.control.actors import ADMIN_SCOPES, Actor
+from tokenhub.control.bearers import names_bearer
 from tokenhub.control.callers import Grant, Machine, address_of
 
 REALM = 'Bearer realm="tokenhub-admin"'
@@ -28,7 +29,7 @@ class AdminTokenAuthentication(BaseAuthentication):
     def authenticate(self, request: Request) -> tuple[Any, Grant] | None:
         """The user and their grant, or None where there is no bearer token. Raises AuthenticationFailed."""
         header = get_authorization_header(request).split(maxsplit=1)
-        if not header or header[0].lower() != b"bearer":
+        if not names_bearer(request.headers.get("Authorization", "")):
             return None
         if len(header) != 2:
             raise AuthenticationFailed("The header must be `Authorization: Bearer <token>`.")

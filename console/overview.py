@@ -19,6 +19,7 @@ from tokenhub.control import display
 from usage.admin import total_up
 from usage.models import Price, UsageRecord
 from vault.models import Credential
+from vault.vault_state import find_stopping, read_state
 
 LAST_REQUESTS = 10
 WORKERS_SHOWN = 50
@@ -63,6 +64,8 @@ def dashboard(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     if user.has_perm("snapshots.view_configrevision"):
         context["revision"] = ConfigRevision.objects.defer("payload").first()
         context["publish_state"] = PublishState.objects.filter(pk=PublishState.ID).first()
+    if user.has_perm("vault.view_vault"):
+        context.update(_vault(now))
     return context
 
 
@@ -113,6 +116,15 @@ def _usage_today(now: datetime) -> dict[str, Any]:
         "error_rate": f"{failed / attempts:.1%}" if attempts else display.NOTHING,
         "last_requests": list(UsageRecord.objects.defer("raw_usage", "price_rates")[:LAST_REQUESTS]),
     }
+
+
+def _vault(now: datetime) -> dict[str, Any]:
+    """What a locked vault stops, where it stops something."""
+    state = read_state(now)
+    if state is None or state.phase == "unlocked":
+        return {}
+    stopping = find_stopping()
+    return {"vault_phase": state.phase, "stopping": stopping} if stopping.stops else {}
 
 
 def _workers(now: datetime) -> dict[str, Any]:

@@ -51,6 +51,14 @@ SIDEBAR: list[dict[str, Any]] = [
             _entry("Providers", "cloud", "providers.provider"),
             _entry("Models", "neurology", "providers.model"),
             _entry("Credentials", "vpn_key", "vault.credential"),
+            {
+                "title": "Vault",
+                "icon": "encrypted",
+                "link": reverse_lazy("vault:status"),
+                "permission": _may_view("vault.view_vault"),
+                # The lists of credentials and of the audit trail lie below its address, and are none of its pages.
+                "active": lambda request: getattr(request.resolver_match, "app_name", "") == "vault",
+            },
             _entry("Aliases", "alt_route", "routing.alias"),
         ],
     },

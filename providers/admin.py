@@ -26,7 +26,8 @@ from usage.actions import set_price
 from usage.models import Price
 from usage.rates import describe_rates, describe_rates_short, usd_amounts
 from vault import actions as credential_actions
-from vault.models import Credential
+from vault.loss_pages import AsksBeforeLoss
+from vault.models import Credential, SealedSecret
 
 
 def _rows_of(model: Any) -> Subquery:
@@ -71,7 +72,7 @@ class CredentialInline(Inline):
 
 
 @admin.register(Provider)
-class ProviderAdmin(ModelAdmin):
+class ProviderAdmin(AsksBeforeLoss, ModelAdmin):
     """Providers with their endpoints and credentials in one form."""
 
     form = ProviderForm
@@ -230,6 +231,16 @@ def describe_deletion(provider: Provider) -> list[str]:
         sentences.append(
             f"Credential references that go with it: {credentials}. The secrets behind them stay where they are."
         )
+    sealed = (
+        SealedSecret.objects.filter(credential__provider=provider)
+        .order_by()
+        .values("credential")
+        .distinct()
+        .count()
+    )
+    if sealed:
+        keys = display.write_number_of(sealed, "key that is", "keys that are")
+        sentences.append(f"{keys} sealed in the vault for it would be deleted, and can't be brought back.")
     return sentences
 
 

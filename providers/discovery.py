@@ -22,7 +22,7 @@ from tokenhub.control.outbound import AnswerRefused, OutboundRefused, make_clien
 from tokenhub.core.addresses import PrivateOrigins
 from tokenhub.core.errors import InvalidRequest, ServiceError
 from tokenhub.core.secret_bytes import Secret, mask_secret
-from tokenhub.core.specs import CAPABILITIES, ModelSpec, ProviderSpec
+from tokenhub.core.specs import CAPABILITIES, EndpointSpec, ModelSpec, ProviderSpec
 from vault.keyring import Destination, Keyring
 
 MAX_BYTES = 8 * 1024 * 1024
@@ -31,6 +31,9 @@ MAX_MODELS = 5000
 DISCOVERY_PERMISSIONS = ("providers.view_provider", "providers.add_model", "providers.change_model")
 """What pages and API ask of whoever discovers: taking models over adds and changes them."""
 _TOLD = ("context_tokens", "max_output_tokens", "capabilities")
+_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+", re.ASCII | re.IGNORECASE)
+_LINE_END = re.compile(r"[\r\n\0]")
+_TARGET = re.compile(rb"/[!\"$-~]*")
 _FOREIGN = re.compile(r"[^A-Za-z0-9._:/@+-]+", re.ASCII)
 
 
@@ -179,7 +182,9 @@ def _fetch_list(
     headers = [(name.decode("ascii"), value.decode("latin-1")) for name, value in request.headers]
     sent = {name for name, _ in headers}
     headers += [(name, value) for name, value in spec.headers if name.lower() not in sent]
-    url = f"{spec.endpoints[0].origin}{request.path.decode('ascii')}"
+    url = _url_of(spec.endpoints[0], request.path)
+    if not all(_is_field(name, value) for name, value in headers):
+        raise InvalidRequest("the profile's header for the credential can't be sent")
     try:
         with client.stream(
             request.method.decode("ascii"), url, headers=headers, content=request.body
@@ -198,6 +203,23 @@ def _fetch_list(
             f"provider {spec.name} answered {response.status_code}: {_without(secret, failure.message)}"
         )
     return body
+
+
+def _is_field(name: str, value: str) -> bool:
+    """Whether it is one header of its own, and none of the connection's."""
+    return _NAME.fullmatch(name) is not None and name.lower() != "host" and not _LINE_END.search(value)
+
+
+def _url_of(endpoint: EndpointSpec, path: bytes) -> httpx.URL:
+    """The URL of a path at the endpoint, put together from its parts: in text, a path could become another host.
+
+    Raises InvalidRequest for what is no path.
+    """
+    if _TARGET.fullmatch(path) is None:
+        raise InvalidRequest(
+            "the profile's path or query can't stand in a URL", hint="begin api_path with a slash"
+        )
+    return httpx.URL(scheme=endpoint.scheme, host=endpoint.host, port=endpoint.port, raw_path=path)
 
 
 def _read_timely(response: httpx.Response, deadline: float, clock: Callable[[], float]) -> bytes:

@@ -25,6 +25,8 @@ _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)
 _NUMERIC_HOST = re.compile(r"(?:[0-9a-z_-]+\.)*(?:[0-9]+|0x[0-9a-f]*)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~@:+=-]+)*", re.ASCII)
+_API_PATH = re.compile(r"(?:/(?:[A-Za-z0-9._~@:+=-]|\{model\})+)*", re.ASCII)
+_QUERY = re.compile(r"[A-Za-z0-9._~:+=&%/,-]*", re.ASCII)
 
 SECRET_HEADERS = frozenset(
     {"authorization", "proxy-authorization", "api-key", "x-api-key", "x-goog-api-key", "cookie", "set-cookie"}
@@ -40,6 +42,7 @@ FRAMING_HEADERS = frozenset(
 """Belong to the connection or the body, which the gateway frames itself."""
 
 MAX_HEADERS = 32
+MAX_SETTING = 500
 MAX_HEADER_BYTES = 4096
 
 
@@ -121,6 +124,24 @@ def check_profile(value: Any, adapter: Adapter) -> None:
         expected = known[name][0]
         if not isinstance(setting, expected) or (isinstance(setting, bool) and expected is not bool):
             raise ValidationError(f"{name!r} must be of the type {expected.__name__}.")
+        if isinstance(setting, str):
+            _check_setting(name, setting)
+
+
+def _check_setting(name: str, text: str) -> None:
+    """What goes into a request's line or head must not become another host, another line or another header there."""
+    if len(text) > MAX_SETTING or not all("\x20" <= character <= "\x7e" for character in text):
+        raise ValidationError(f"{name!r} must be printable ASCII, at most {MAX_SETTING} characters.")
+    if name == "api_path" and (_API_PATH.fullmatch(text) is None or {".", ".."} & set(text.split("/"))):
+        raise ValidationError(
+            f"{name!r} is empty, or begins with a slash and has letters, digits and . _ ~ @ : + = - between single slashes."
+        )
+    if name == "api_query" and _QUERY.fullmatch(text) is None:
+        raise ValidationError(f"{name!r} may have letters, digits and . _ ~ : + = & % / , - only.")
+    if name == "auth_header" and (_TOKEN.fullmatch(text) is None or text.lower() in FRAMING_HEADERS):
+        raise ValidationError(f"{name!r} must be a header's name, and none that the gateway sets itself.")
+    if name == "auth_scheme" and text and _TOKEN.fullmatch(text) is None:
+        raise ValidationError(f"{name!r} is one word, or empty.")
 
 
 def normalise_url(value: str) -> str:

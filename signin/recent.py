@@ -3,7 +3,7 @@
 @recently_confirmed
 def unlock(request): ...
 
-class RotatePage(RecentlyConfirmed, View): ...
+The admin API asks the same of sessions: `permission_classes = (..., RecentSession)`, and `grave_actions` names what is grave.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from django.http import HttpRequest, HttpResponseBase, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.http import urlencode
+from rest_framework.permissions import SAFE_METHODS, BasePermission
+from rest_framework.request import Request
 
 from signin.sessions import CONFIRMED
+from tokenhub.core.errors import PermissionDenied
 
 RECENT = timedelta(minutes=5)
 
@@ -50,10 +53,29 @@ def recently_confirmed[**Rest, Answer](view: Callable[Rest, Answer]) -> Callable
     return guarded
 
 
-class RecentlyConfirmed:
-    """For class-based views: the same for every method."""
+class ConfirmFirst(PermissionDenied):
+    """A session asks the API for something grave, and the last proof of who it is is too long ago."""
 
-    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        """Asks first."""
-        answer: HttpResponseBase = ask_again(request) or super().dispatch(request, *args, **kwargs)  # type: ignore[misc]
-        return answer
+    code = "confirmation_needed"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "confirm that it is you first",
+            hint=f"open {reverse('signin:confirm')} in this session, then repeat",
+        )
+
+
+def require_recent(request: Request) -> None:
+    """Raises ConfirmFirst for a session without recent proof. A token has none to give: its scopes and its end bound it."""
+    if request.auth is None and not is_recent(request.session, timezone.now()):
+        raise ConfirmFirst
+
+
+class RecentSession(BasePermission):
+    """For views of the admin API: what `grave_actions` names asks of a session what the same page asks."""
+
+    def has_permission(self, request: Request, view: Any) -> bool:
+        """True, or it raises ConfirmFirst."""
+        if request.method not in SAFE_METHODS and getattr(view, "action", None) in view.grave_actions:
+            require_recent(request)
+        return True

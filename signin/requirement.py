@@ -11,6 +11,7 @@ from django.utils.deprecation import MiddlewareMixin
 
 from signin.backends import find_sign_in
 from signin.limits import API
+from tokenhub.control.bearers import names_bearer
 from tokenhub.control.problems import MEDIA_TYPE, problem
 
 
@@ -32,7 +33,7 @@ class SecondFactorRequirement(MiddlewareMixin):
         if door is not None and door.is_enrolled:
             return None
         if request.path.startswith(API):
-            if request.headers.get("Authorization"):
+            if names_bearer(request.headers.get("Authorization", "")):
                 return None
             detail = "Your account needs a second factor first: set it up on the admin site."
             body = problem(403, "permission_denied", detail)

@@ -27,6 +27,8 @@ SEEN = "signin_seen"
 CONFIRMED = "signin_confirmed"
 """When the person last proved who it is: at signing in, or again since."""
 SECOND_FACTOR = "signin_second_factor"
+WATCHING = "X-Tokenhub-Watching"
+"""The header of requests that a page makes by itself: they are no use of the session, or an open page would never end it."""
 
 ENDED = {
     "idle": "You were signed out after 30 minutes without use.",
@@ -78,6 +80,6 @@ class SessionLimits(MiddlewareMixin):
             logout(request)
             if request.method == "GET" and "text/html" in request.headers.get("Accept", ""):
                 messages.info(request, ENDED[reason])
-        elif now - _time(request.session[SEEN]) >= WRITE_EVERY:
+        elif WATCHING not in request.headers and now - _time(request.session[SEEN]) >= WRITE_EVERY:
             request.session[SEEN] = now.timestamp()
         return None

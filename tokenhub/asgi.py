@@ -39,6 +39,8 @@ from tokenhub.bounded_body import BoundedBody  # noqa: E402
 from tokenhub.core.current import current  # noqa: E402
 from tokenhub.core.specs import Snapshot  # noqa: E402
 from tokenhub.environment import VAULT_KEY, TokenhubSettings  # noqa: E402
+from tokenhub.logs import guard_tracebacks  # noqa: E402
+from tokenhub.redaction import watch  # noqa: E402
 from usage.drain import Drainer  # noqa: E402
 from usage.journal import Journal  # noqa: E402
 from vault.agent import SETTLE_SECONDS, Agent  # noqa: E402
@@ -47,6 +49,7 @@ from vault.engine.buffers import SecretBuffer  # noqa: E402
 from vault.engine.grants import ClusterKey  # noqa: E402
 from vault.headless import list_headless  # noqa: E402
 from vault.keyring import Keyring  # noqa: E402
+from vault.live import masker_of  # noqa: E402
 from vault.new_keys import fetch_keys  # noqa: E402
 from vault.trail import tell_head_once  # noqa: E402
 
@@ -59,6 +62,7 @@ _SWITCH_SECONDS = 0.0005
 _YOUNG_OBJECTS = 20_000
 _YOUNG_COLLECTIONS = 20
 _logger = logging.getLogger("tokenhub.wiring")
+guard_tracebacks()
 
 
 class DataPlane:
@@ -97,6 +101,7 @@ class DataPlane:
             on_snapshot=_take_over, last_good=options.data_dir / "snapshot.json", instance=config.instance
         )
         keyring = Keyring(os.environ, options.credentials_dir)
+        watch(masker_of(keyring))
         self._worker = Worker(
             config,
             current,

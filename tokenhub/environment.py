@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from tokenhub import setting_values as values
 from tokenhub.configfile import ConfigFile, read_config_file
@@ -195,6 +196,18 @@ def option_names() -> tuple[str, ...]:
 def is_secret(name: str) -> bool:
     """Whether a setting's value must never be shown."""
     return bool(_FIELDS[name].metadata["secret"])
+
+
+def list_secrets(settings: TokenhubSettings) -> list[str | bytes]:
+    """Every secret value that the settings hold, for a redactor; of the database's URL its password."""
+    found: list[str | bytes] = []
+    for name in filter(is_secret, option_names()):
+        value = getattr(settings, name)
+        if name == "database_url":
+            password = urlsplit(value).password or ""
+            value = (password, unquote(password))
+        found += value if isinstance(value, tuple) else [value]
+    return [value for value in found if value]
 
 
 def about(name: str) -> str:

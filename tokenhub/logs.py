@@ -1,69 +1,39 @@
 """Log lines: JSON or for a console, with the request's id, and with secrets removed. Both planes; no Django.
 
-Redaction is the last net, not the plan: no code hands a secret or a body to a logger on purpose.
+Redaction (`tokenhub.redaction`) is the last net, not the plan: no code hands a secret or a body to a logger on purpose.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import re
+import sys
+import threading
 import traceback
+from contextlib import nullcontext
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any
+
+from tokenhub.redaction import bringing, redact, redact_value
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 """The id of the request being served, set by whoever serves it; each line of that request carries it."""
 
-REDACTED = "[redacted]"
 _LONGEST = 16_384
-
-_SECRET_NAME = re.compile(
-    r"(?i)(?:^|[_\-.])(?:authorization|api[_-]?key|x-api-key|cookie|set-cookie|csrf\w*|pass(?:word|phrase)|pepper|"
-    r"private[_-]?key|secret(?:[_-]?key)?|session(?:id)?|(?:access|admin|auth|bearer|metrics|refresh)[_-]?token|token)$"
-)
-_NOT_SECRET = frozenset({"max_token", "token_count"})
-_PATTERNS = (
-    re.compile(r"\bth[ka]_(?:live|test)_[0-9A-Za-z_]{4,}"),
-    re.compile(r"\bsk-[0-9A-Za-z_-]{8,}"),
-    re.compile(r"(?i)\b(?:bearer|basic)\s+[0-9A-Za-z._~+/=-]{8,}"),
-    re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
-    re.compile(r"\bAIza[0-9A-Za-z_-]{30,}"),
-    re.compile(r"\beyJ[0-9A-Za-z_-]{8,}\.[0-9A-Za-z_-]{8,}\.[0-9A-Za-z_-]*"),
-    re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)", re.DOTALL),
-)
-_USERINFO = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s:/@]*:)[^\s@/]+@", re.IGNORECASE)
-_NAMED = re.compile(
-    r"(?i)((?:authorization|api[_-]?key|cookie|password|passphrase|pepper|secret(?:[_-]?key)?|"
-    r"(?:access|admin|auth|metrics|refresh)[_-]?token)[\"']?\s*[:=]\s*[\"']?)([^\s\"',;&}]+)"
-)
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
-def redact(text: str) -> str:
-    """The text without anything that looks like a key, a token, a private key or a URL's password."""
-    for pattern in _PATTERNS:
-        text = pattern.sub(REDACTED, text)
-    text = _USERINFO.sub(rf"\1{REDACTED}@", text)
-    return _NAMED.sub(rf"\1{REDACTED}", text)
-
-
-def redact_value(name: str, value: Any) -> Any:
-    """A field's value for a log line: gone if the name is a secret's, else plain data with its text redacted."""
-    if _SECRET_NAME.search(name) and name not in _NOT_SECRET:
-        return REDACTED
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    if isinstance(value, dict):
-        return {redact(str(key)): redact_value(str(key), item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [redact_value(name, item) for item in value]
-    return redact(str(value))[:_LONGEST]
-
-
 def _describe(record: logging.LogRecord) -> dict[str, Any]:
+    # Django's lines about a request that is over carry the request.
+    find = getattr(getattr(record, "request", None), "tokenhub_typed", None)
+    with bringing(find) if find is not None else nullcontext():
+        return _describe_redacted(record)
+
+
+def _describe_redacted(record: logging.LogRecord) -> dict[str, Any]:
     line: dict[str, Any] = {
         "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
         "level": record.levelname.lower(),
@@ -76,7 +46,7 @@ def _describe(record: logging.LogRecord) -> dict[str, Any]:
     for name, value in vars(record).items():
         # Django adds the request object itself; its text holds nothing but the path, which may hold a key.
         if name not in _STANDARD and name not in line and not name.startswith("_"):
-            line[name] = redact_value(name, value)
+            line[name] = redact_value(name, value, longest=_LONGEST)
     if record.exc_info and record.exc_info[0] is not None:
         line["exception"] = redact("".join(traceback.format_exception(*record.exc_info)))[-_LONGEST:]
     elif record.exc_text:
@@ -107,12 +77,40 @@ class ConsoleFormatter(logging.Formatter):
         return "\n".join([head + message + fields, *below])
 
 
+class LogHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes lines. One that can't be formatted is told by its logger only: logging's own way prints its arguments."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """One line, without arguments."""
+        error = sys.exc_info()[0]
+        sys.stderr.write(f"a line of {record.name} could not be written: {getattr(error, '__name__', '')}\n")
+
+
+def guard_tracebacks() -> None:
+    """What nobody caught is printed through redaction too: in this process's main thread, other threads, destructors."""
+    sys.excepthook = _print_uncaught
+    threading.excepthook = lambda uncaught: _print_uncaught(
+        uncaught.exc_type, uncaught.exc_value, uncaught.exc_traceback
+    )
+    sys.unraisablehook = lambda unraised: _print_uncaught(
+        unraised.exc_type, unraised.exc_value, unraised.exc_traceback
+    )
+
+
+def _print_uncaught(
+    kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
+) -> None:
+    if issubclass(kind, SystemExit):
+        return
+    sys.stderr.write(redact("".join(traceback.format_exception(kind, error, trace))))
+
+
 def build_logging(level: str, form: str) -> dict[str, Any]:
     """A configuration for `logging.config.dictConfig`: everything to standard error, in one form."""
     formatter = f"{__name__}.{'JSONFormatter' if form == 'json' else 'ConsoleFormatter'}"
     # Below info these loggers write what passes through them: frames, forms, the values in a template.
     discreet = "INFO" if level.upper() == "DEBUG" else level.upper()
-    handler = {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}
+    handler = {"class": f"{__name__}.LogHandler", "formatter": "line", "stream": "ext://sys.stderr"}
     return {
         "version": 1,
         "disable_existing_loggers": False,

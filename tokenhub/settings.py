@@ -12,13 +12,16 @@ from environ import Env
 from tokenhub.environment import (
     BASE_DIR,
     TokenhubSettings,
+    list_secrets,
     load_settings,
     with_data_folder,
     with_generated_secrets,
 )
 from tokenhub.logs import build_logging
+from tokenhub.redaction import remember
 
 TOKENHUB: TokenhubSettings = with_generated_secrets(with_data_folder(load_settings(os.environ)))
+remember(list_secrets(TOKENHUB))
 
 SECRET_KEY = TOKENHUB.secret_key
 DEBUG = TOKENHUB.debug
@@ -53,6 +56,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "tokenhub.control.typed_secrets.TypedSecretsMiddleware",
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "tokenhub.content_security.ContentSecurityMiddleware",
@@ -181,6 +185,7 @@ SESSION_COOKIE_NAME, CSRF_COOKIE_NAME = (
     ("__Host-sessionid", "__Host-csrftoken") if TOKENHUB.https else ("sessionid", "csrftoken")
 )
 SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
+SESSION_ENGINE = "signin.session_store"
 # Lax, not Strict: a link from a message to a page of the console would else lead to the sign-in.
 SESSION_COOKIE_SAMESITE = "Lax"
 CSRF_COOKIE_SAMESITE = "Strict"
@@ -238,5 +243,9 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
 }
+
+# Also with DEBUG: what a page for developers shows of a request goes into bug reports.
+DEFAULT_EXCEPTION_REPORTER = "tokenhub.control.error_reports.SecretsReporter"
+DEFAULT_EXCEPTION_REPORTER_FILTER = "tokenhub.control.error_reports.SecretsFilter"
 
 LOGGING = build_logging(TOKENHUB.log_level, TOKENHUB.log_format)

@@ -8,5 +8,6 @@ urlpatterns = [
     path("", RedirectView.as_view(url="/admin/", permanent=False)),
     path("admin/v1/", include("tokenhub.control.urls")),
     path("admin/", include("signin.urls")),
+    path("admin/vault/", include("vault.urls")),
     path("admin/", admin.site.urls),
 ]

@@ -23,7 +23,7 @@ from pathlib import Path
 from django.db import Error as DatabaseError
 from django.db import OperationalError, close_old_connections, connection
 
-from usage._drain_owners import Owner, find_owner, open_segment
+from usage._drain_owners import GIVE_WAY_EVERY, Owner, find_owner, open_segment
 from usage._journal_files import SegmentName, clean_instance, list_segments
 from usage.ledger import Position, Refused, find_settled, forget_file, forget_old_files, load_offsets, settle
 from usage.models import UsageRecord
@@ -33,6 +33,9 @@ from usage.rows import ATTEMPT_ID, OUTCOME, LedgerRow
 logger = logging.getLogger(__name__)
 
 _BATCHES_A_PASS = 200
+_GENTLE_BATCHES = 4
+"""So many batches of a pass give way to the loop; what is more than that is a backlog, which is worked off."""
+_GIVE_WAY_SECONDS = 0.001
 _TRIES = 4
 _LONGEST_WAIT = 4.0
 _STALE_OFFSETS = timedelta(days=7)
@@ -100,8 +103,9 @@ class Drainer:
         self._on_drained = on_drained
         self._owners: dict[str, Owner] = {}
         self._quarantines: dict[str, Quarantine] = {}
-        self._offsets: dict[str, int] | None = None
+        self._forgot_old = False
         self._failures = 0
+        self._gentle = False
         self._totals = DrainReport()
 
     @property
@@ -118,11 +122,17 @@ class Drainer:
             close_old_connections()
 
     def run(self, stop: threading.Event) -> None:
-        """Passes until `stop`, every `interval`; after a failure with growing, jittered waits of at most 4 s."""
+        """Passes until `stop`, every `interval`; after a failure with growing, jittered waits of at most 4 s.
+
+        Between small pieces of work it sleeps for a moment. The loop, which lets go of the interpreter's lock at every
+        write to a socket, would else wait for it each time, as long as a pass takes.
+        """
+        self._gentle = True
         try:
             while not stop.is_set():
                 stop.wait(self._pass_and_wait())
         finally:
+            self._gentle = False
             close_old_connections()
 
     def _pass_and_wait(self) -> float:
@@ -184,9 +194,10 @@ class Drainer:
         if not self.directory.is_dir():
             return
         names = list_segments(self.directory)
-        if self._offsets is None:
+        if not self._forgot_old:
             stale = datetime.fromtimestamp(self._clock(), UTC) - _STALE_OFFSETS
             forget_old_files(stale, [name.file_name for name in names])
+            self._forgot_old = True
         for owner_name, group in groupby(names, key=lambda name: name.owner):
             self._refresh_owner(owner_name, list(group))
         self._drop_vanished({name.owner for name in names})
@@ -196,14 +207,12 @@ class Drainer:
         if owner is not None:
             known = {segment.name for segment in owner.segments}
             for name in names:
-                opened = None if name in known else open_segment(self.directory, name, 0)
+                opened = None if name in known else open_segment(self.directory, name)
                 if opened is not None:
                     owner.add(opened[0])
             owner.try_to_adopt()
             return
-        if self._offsets is None or any(name.file_name not in self._offsets for name in names):
-            self._offsets = load_offsets()
-        owner = find_owner(self.directory, names, self._is_own, self._offsets)
+        owner = find_owner(self.directory, names, self._is_own, load_offsets)
         if owner is not None:
             self._owners[owner_name] = owner
 
@@ -221,16 +230,20 @@ class Drainer:
 
     def _drain_owner(self, owner: Owner, tally: _Tally) -> None:
         while tally.batches < _BATCHES_A_PASS:
-            at_end = owner.read(self.batch)
+            give_way = self._give_way if self._gentle and tally.batches < _GENTLE_BATCHES else _go_on
+            at_end = owner.read(self.batch, give_way)
             if at_end and owner.dead:
                 at_end = owner.finish(self.batch)
-            self._commit(owner, tally)
+            self._commit(owner, tally, give_way)
             if at_end:
                 self._remove_finished(owner, tally)
                 return
         tally.more = True
 
-    def _commit(self, owner: Owner, tally: _Tally) -> None:
+    def _give_way(self) -> None:
+        self._sleep(_GIVE_WAY_SECONDS)
+
+    def _commit(self, owner: Owner, tally: _Tally, give_way: Callable[[], None]) -> None:
         """Rows, offsets and quarantine of what waits; afterwards it waits no more. Raises django.db.Error, OSError."""
         positions = [
             Position(segment.path.name, segment.name.instance, offset)
@@ -241,7 +254,7 @@ class Drainer:
             owner.repeats = 0
             return
         refused: list[KeptAside] = list(owner.damaged)
-        rows = list(_make_rows(owner, refused))
+        rows = list(_make_rows(owner, refused, give_way))
         refused += self._find_strays(owner)
         self._settle(owner, rows, positions, refused, tally)
         tally.batches += 1
@@ -343,9 +356,15 @@ class Drainer:
         return longest * (0.5 + self._rand() / 2)
 
 
-def _make_rows(owner: Owner, refused: list[KeptAside]) -> Iterator[LedgerRow]:
+def _go_on() -> None:
+    """Gives way to nobody."""
+
+
+def _make_rows(owner: Owner, refused: list[KeptAside], give_way: Callable[[], None]) -> Iterator[LedgerRow]:
     """The rows of what is ready; an attempt that no row can hold goes to `refused`."""
-    for attempt in owner.ready.values():
+    for number, attempt in enumerate(owner.ready.values(), 1):
+        if number % GIVE_WAY_EVERY == 0:
+            give_way()
         try:
             yield attempt.make_row()
         except (ValueError, TypeError) as error:

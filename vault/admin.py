@@ -1,4 +1,4 @@
-"""Credential references and the audit trail as admin pages. Control plane; no secret is ever shown or entered here."""
+"""Credentials and the audit trail as admin pages. Control plane; a key is entered to be sealed, and never shown."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from tokenhub.control.callers import actor_of
 from usage.admin import between, exact
 from vault import actions
 from vault.export import export
+from vault.loss_pages import AsksBeforeLoss
 from vault.models import AuditEntry, Credential
+from vault.opened import opened_vault
+from vault.secret_pages import SealedKeyPages, describe_others
 from vault.trail import find_head, verify
 
 VERIFY_SECONDS = 3.0
@@ -28,22 +31,38 @@ VERIFY_SECONDS = 3.0
 
 
 @admin.register(Credential)
-class CredentialAdmin(ModelAdmin):
-    """Where secrets are found. Entering a secret itself is refused by its form."""
+class CredentialAdmin(AsksBeforeLoss, SealedKeyPages, ModelAdmin):
+    """Where secrets are found: a reference, or sealed in the vault by pages of their own (`vault.secret_pages`)."""
 
     empty_text = (
-        "A credential says where a provider's secret is found; the secret itself is never entered here."
+        "A credential says where a provider's key is found: in a variable, a file, or sealed in the vault."
     )
     list_display = ("name", "provider_name", "source", "reference", "weight", "version", "enabled")
     list_filter = ("source", "enabled", "provider")
     list_select_related = ("provider",)
     search_fields = ("name", "provider__name", "reference")
-    readonly_fields = ("version",)
+    readonly_fields = ("version", "sealed_text")
     fields = ("provider", "name", "source", "reference", "weight", "enabled", "version")
-    actions_detail = ("renew",)
+    actions_detail = ("seal_page", "forget_page", "renew")
+
+    def provider_id_of(self, row: Credential) -> int | None:
+        return None if row.pk is None else row.provider_id
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        sealed = obj is not None and obj.source == Credential.Source.VAULT
+        return (*self.fields, "sealed_text") if sealed else self.fields
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         return (*self.readonly_fields, "provider") if obj is not None else self.readonly_fields
+
+    def response_add(
+        self, request: HttpRequest, obj: Any, post_url_continue: str | None = None
+    ) -> HttpResponse:
+        """A credential that is to be sealed leads on to where its key is entered."""
+        if obj.source == Credential.Source.VAULT and self.has_seal_permission(request):
+            messages.success(request, f"{obj.name} is added. Enter its key now.")
+            return HttpResponseRedirect(self.url_for("seal_page", obj.pk))
+        return super().response_add(request, obj, post_url_continue)
 
     @admin.display(description="Provider", ordering="provider__name")
     def provider_name(self, row: Credential) -> str:
@@ -59,15 +78,16 @@ class CredentialAdmin(ModelAdmin):
         actions.delete_credential(actor, row)
 
     def consequences(self, row: Credential) -> list[str]:
-        others = row.provider.credentials.filter(enabled=True).exclude(pk=row.pk).count()
-        left = (
-            display.write_number_of(others, "enabled credential is left", "enabled credentials are left")
-            if others
-            else "no enabled credential is left"
+        stays = (
+            "What is sealed for it is deleted, and can't be brought back."
+            if row.source == Credential.Source.VAULT
+            else "The secret itself stays where it is."
         )
-        return [
-            f"Requests to {row.provider} stop using it within seconds; {left}. The secret itself stays where it is."
-        ]
+        return [f"{describe_others(row)} {stays}"]
+
+    def blockers(self, row: Credential) -> list[str]:
+        locked = opened_vault.find() is None and row.sealed_secrets.exists()
+        return ["Deletion is refused while the vault is locked: unlock it first."] if locked else []
 
     @action(description="Secret was replaced", icon="autorenew", permissions=["change"])
     def renew(self, request: HttpRequest, object_id: str) -> HttpResponse:

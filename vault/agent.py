@@ -289,6 +289,9 @@ class Agent:
                 if error.retryable:
                     self._headless_due = self._clock() + AGAIN_SECONDS
                 continue
+            except DatabaseError:
+                self._headless_due = self._clock() + AGAIN_SECONDS
+                raise
             log.info("the vault was unlocked without anyone, by %s", way.name)
             self._headless_due = None
             self._problem = ""

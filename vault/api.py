@@ -15,6 +15,7 @@ from rest_framework.decorators import action
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from signin.recent import require_recent
 from tokenhub.control.api import ControlViewSet, WritableViewSet
 from vault import actions
 from vault.export import export
@@ -94,14 +95,21 @@ class CredentialViewSet(WritableViewSet):
     permissions_by_action = {"renew": ("vault.change_credential",)}
 
     def do_create(self, data: dict[str, Any]) -> Credential:
+        self._ask_who(data)
         return actions.create_credential(self.actor, **_with_overlap(data))
 
     def do_update(self, row: Credential, data: dict[str, Any]) -> Credential:
+        self._ask_who(data)
         changes = self.without_parent(_with_overlap(data), row, "provider")
         return actions.update_credential(self.actor, row, **changes)
 
     def do_delete(self, row: Credential) -> None:
         actions.delete_credential(self.actor, row)
+
+    def _ask_who(self, data: dict[str, Any]) -> None:
+        """Sealing a key asks of a session what the page for it asks."""
+        if "secret" in data:
+            require_recent(self.request)
 
     @extend_schema(request=None)
     @action(detail=True, methods=["post"])

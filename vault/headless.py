@@ -25,8 +25,8 @@ def list_headless(
 ) -> list[Headless]:
     """The ways there are, in the order in which they are tried: KMS, key file, variable.
 
-    The variable is taken out of `environ` at once. What started this process (a supervisor, the kernel's copy in
-    /proc/PID/environ) keeps it all the same; a key file is better.
+    The variable is taken out of `environ` at once, and kept for when it is due again. What started this process (a supervisor,
+    the kernel's copy in /proc/PID/environ) keeps it all the same; a key file is better.
     """
     ways: list[Headless] = []
     if kms is not None:
@@ -35,8 +35,7 @@ def list_headless(
         ways.append(Headless("the key file", partial(read_key_file, key_file)))
     text = environ.pop(variable, "")
     if text:
-        once: list[SecretBuffer] = [SecretBuffer.copy_of(text.encode())]
-        ways.append(Headless(variable, partial(_parse_variable, once)))
+        ways.append(Headless(variable, partial(_parse_variable, SecretBuffer.copy_of(text.encode()))))
     return ways
 
 
@@ -60,8 +59,6 @@ def read_key(path: Path) -> SecretBuffer:
             return parse_key(view[:size])
 
 
-def _parse_variable(once: list[SecretBuffer]) -> SlotSecret | None:
-    if not once:
-        return None
-    with once.pop() as text, text.exposed() as view:
+def _parse_variable(text: SecretBuffer) -> SlotSecret:
+    with text.exposed() as view:
         return KeySecret(SlotKind.ENVIRONMENT, parse_key(view))

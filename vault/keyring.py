@@ -177,6 +177,10 @@ class Keyring:
         """Every value opened so far from variables and files, for a redactor. Never to be shown."""
         return tuple(opened.value for opened in tuple(self._opened.values()))
 
+    def list_buffers(self) -> list[SecretBuffer]:
+        """The buffers of every sealed secret that is held open, for a redactor; another thread may wipe them meanwhile."""
+        return [opened.value for opened in tuple(self._unsealed.values())]
+
     def unlock(self, data_keys: DataKeys) -> None:
         """Sealed secrets open from now on with these keys, which stay their holder's to wipe."""
         with self._lock:

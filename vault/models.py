@@ -101,7 +101,8 @@ class Credential(models.Model):
             for row in rows.defer("record")
         ]
         counter = VaultManifest.objects.values_list("counter", flat=True).first()
-        return {"sealed": sealed, "manifest": counter} if sealed else {}
+        # Told where nothing is sealed (any more) too: rows that were deleted and put back are older than that.
+        return {"sealed": sealed, "manifest": counter} if counter else {}
 
     def clean(self) -> None:
         """Raises ValidationError for a reference that its source does not allow."""

@@ -127,7 +127,7 @@ class VaultHolder:
         with self._changing:
             opened = self.get()
             vault = _read_vault()
-            if vault.lock_epoch != opened.epoch:
+            if (vault.vault_id, vault.lock_epoch) != (opened.vault_id, opened.epoch):
                 self.drop()
                 raise VaultLocked
             if vault.root_version != opened.root.version:
@@ -175,6 +175,9 @@ def _take_over_keys(root: Root, keys: DataKeys, active: int) -> None:
     wrapped = _read_wrapped()
     for version in sorted(wrapped.keys() - set(keys.versions)):
         keys.add(unwrap_data_key(root, version, wrapped[version]), activate=version == active)
+    if active in keys.versions:
+        # It may have come with an earlier look, which had read the vault's row before the rotation and the keys after it.
+        keys.activate(active)
     for version in set(keys.versions) - wrapped.keys():
         # The active one's row can't be missing unless somebody deleted it; then it is kept as long as this process lives.
         if version != keys.active:

@@ -4,7 +4,7 @@ data key   `rotate_data_key` makes the new one active at once; `reseal_some` mov
            `retire_data_keys` deletes a key that nothing needs any more
 root       `rotate_root`, in one transaction: slots, data keys, root check, kept subkeys, manifest
 
-A password's rotation is `vault_actions.change_password`, a provider key's `sealing.replace_secret`.
+A password's rotation is `vault_actions.change_password`, a provider key's `sealing.seal_secret`.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ from vault.notify import tell_workers
 from vault.opened import OpenedVault, opened_vault
 from vault.places import place_of_secret
 from vault.slot_secrets import read_slot, write_slot
+from vault.trail import hold_trail
 from vault.tries import CLOCK, Clock, counted_try, get_vault
-from vault.vault_manifest import changing_rows, lock_vault
-from vault.vault_models import SealedSecret, VaultDataKey, VaultManifest, VaultSlot, VaultWorker
+from vault.vault_manifest import changing_rows, get_manifest, lock_vault
+from vault.vault_models import SealedSecret, Vault, VaultDataKey, VaultManifest, VaultSlot, VaultWorker
 
 MAX_DATA_KEYS = 8
 RESEAL_AT_ONCE = 50
@@ -112,20 +113,26 @@ def reseal_some(limit: int = RESEAL_AT_ONCE, *, now: datetime | None = None) -> 
     progress = read_progress(now=now)
     if progress.left == progress.unopenable or progress.waiting_for:
         return progress
-    with changing_rows(opened) as vault:
-        manifest = VaultManifest.objects.get(pk=VaultManifest.ID)
-        broken = set(manifest.unopenable)
-        rows = SealedSecret.objects.exclude(key_version=vault.active_key).exclude(pk__in=broken)
-        moved = 0
-        for row in rows.select_for_update(of=("self",)).order_by("key_version", "pk")[:limit]:
-            if _reseal_row(opened, row):
-                moved += 1
-            else:
-                broken.add(row.pk)
-        VaultManifest.objects.filter(pk=VaultManifest.ID).update(unopenable=sorted(broken))
-        after = {"active_key": vault.active_key, "moved": moved, "manifest": manifest.counter + 1}
-        record(actor=Actor.system(), action="vault.reseal", target=vault, before=None, after=after)
-        announce("vault", actor=Actor.system())
+    with transaction.atomic():
+        hold_trail()
+        # Every worker comes here at the same moment; what one of them has moved leaves nothing for the next.
+        progress = read_progress(now=now)
+        if progress.left == progress.unopenable:
+            return progress
+        with changing_rows(opened) as vault:
+            manifest = get_manifest()
+            broken = set(manifest.unopenable)
+            rows = SealedSecret.objects.exclude(key_version=vault.active_key).exclude(pk__in=broken)
+            moved = 0
+            for row in rows.select_for_update(of=("self",)).order_by("key_version", "pk")[:limit]:
+                if _reseal_row(opened, row):
+                    moved += 1
+                else:
+                    broken.add(row.pk)
+            VaultManifest.objects.filter(pk=VaultManifest.ID).update(unopenable=sorted(broken))
+            after = {"active_key": vault.active_key, "moved": moved, "manifest": manifest.counter + 1}
+            record(actor=Actor.system(), action="vault.reseal", target=vault, before=None, after=after)
+            announce("vault", actor=Actor.system())
     return read_progress(now=now)
 
 
@@ -177,18 +184,15 @@ def read_progress(*, now: datetime | None = None) -> Progress:
 
 
 def find_waiting(active_key: int, *, now: datetime | None = None) -> tuple[str, ...]:
-    """Live, unlocked workers that do not report that data key yet."""
+    """Live workers that are unlocked in the vault's present epoch and do not report that data key yet."""
     live = VaultWorker.objects.filter(
-        seen_at__gt=(now or timezone.now()) - LIVE, state=VaultWorker.State.UNLOCKED
+        seen_at__gt=(now or timezone.now()) - LIVE,
+        state=VaultWorker.State.UNLOCKED,
+        lock_epoch=Vault.objects.filter(pk=Vault.ID).values("lock_epoch")[:1],
     )
     return tuple(
         name for name, held in live.values_list("instance", "key_versions") if active_key not in (held or [])
     )
-
-
-def list_dropped(secrets: Collection[str]) -> list[VaultSlot]:
-    """The slots that a new root leaves behind where only these slots' secrets (by id) are given: to say before."""
-    return list(VaultSlot.objects.exclude(pk__in=secrets))
 
 
 def rotate_root(
@@ -291,7 +295,8 @@ def _store_root(
         for version, box in made.data_keys.items():
             VaultDataKey.objects.filter(pk=version).update(wrapped=box)
         for slot in made.slots:
-            VaultSlot.objects.filter(pk=slot.slot_id).update(document=write_slot(slot), changed_at=now)
+            # Its secret was given and is the same: a password is as old as before.
+            VaultSlot.objects.filter(pk=slot.slot_id).update(document=write_slot(slot), opened_at=now)
         VaultSlot.objects.exclude(pk__in=[slot.slot_id for slot in made.slots]).delete()
         vault.kept_subkeys = _keep_all(opened.root, made, vault.kept_subkeys)
         vault.root_check, vault.root_version = made.root_check, made.root.version

@@ -27,6 +27,7 @@ from vault.leftovers import leftovers
 from vault.models import Credential
 from vault.opened import OpenedVault, opened_vault
 from vault.places import place_of_secret
+from vault.trail import hold_trail
 from vault.vault_manifest import changing_rows
 from vault.vault_models import SealedSecret, make_id
 
@@ -80,19 +81,18 @@ def seal_secret(
     return credential
 
 
-replace_secret = seal_secret
-
-
 def delete_secrets(actor: Actor, credentials: QuerySet[Credential]) -> int:
     """Deletes what is sealed for these credentials; how many rows. Before they are deleted, or point elsewhere.
 
     Nothing sealed needs no vault. Raises VaultLocked: only an open vault can sign that rows are gone.
     """
     rows = SealedSecret.objects.filter(credential__in=credentials)
-    if not rows.exists():
-        return 0
     count = 0
     with transaction.atomic():
+        # Before the look: a key that is being sealed meanwhile would come after it, and be cascaded away unsigned.
+        hold_trail()
+        if not rows.exists():
+            return 0
         for credential in credentials.order_by("pk"):
             with change(actor, "credential.delete_secrets", credential), changing_rows(opened_vault.get()):
                 count += SealedSecret.objects.filter(credential=credential).delete()[0]
@@ -107,11 +107,16 @@ def delete_expired(*, now: datetime | None = None) -> int:
         return 0
     count = 0
     for credential in Credential.objects.filter(sealed_secrets__in=over).distinct().order_by("pk"):
-        with (
-            change(Actor.system(), "credential.delete_expired", credential),
-            changing_rows(opened_vault.get()),
-        ):
-            count += over.filter(credential=credential).delete()[0]
+        with transaction.atomic():
+            hold_trail()
+            # Every worker comes here at the same moment; the first has done it.
+            if not over.filter(credential=credential).exists():
+                continue
+            with (
+                change(Actor.system(), "credential.delete_expired", credential),
+                changing_rows(opened_vault.get()),
+            ):
+                count += over.filter(credential=credential).delete()[0]
     return count
 
 
@@ -188,18 +193,6 @@ def consequences_of_url(endpoint: Any, new_url: str) -> list[str]:
         for one in find_unsealed_origins(provider, urls=[*others, *([endpoint.url] if endpoint.pk else [])])
     }
     return _sentences(find_unsealed_origins(provider, urls=[*others, new_url]), before)
-
-
-def consequences_of_provider(provider: Any, *, kind: str | None = None, profile: Any = None) -> list[str]:
-    """The same for another kind or profile of the provider, which may send the key in another header."""
-    before = {(one.credential_id, one.origin) for one in find_unsealed_origins(provider)}
-    changed = type(provider)(
-        pk=provider.pk,
-        name=provider.name,
-        kind=provider.kind if kind is None else kind,
-        profile=provider.profile if profile is None else profile,
-    )
-    return _sentences(find_unsealed_origins(changed), before)
 
 
 def _sentences(missing: list[Unsealed], before: set[tuple[int, str]]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,9 +13,10 @@ from tokenhub.core.errors import InvalidRequest
 from vault.engine.buffers import SecretBuffer
 from vault.engine.errors import DoesNotOpen, PasswordTooWeak
 from vault.engine.hierarchy import Root
+from vault.engine.kms import Kms
 from vault.engine.passwords import DEFAULT, Argon2Parameters, encode_password
 from vault.engine.recovery import parse_key, parse_recovery_key
-from vault.engine.slots import KeySecret, PasswordSecret, Slot, SlotKind, SlotSecret
+from vault.engine.slots import KeySecret, KmsSecret, PasswordSecret, Slot, SlotKind, SlotSecret
 from vault.leftovers import leftovers
 from vault.vault_models import VaultSlot
 
@@ -54,6 +55,29 @@ class Given:
                 yield (PasswordSecret(password, key, parameters),)
             elif key is not None:
                 yield (KeySecret(SlotKind.KEY_FILE, key), KeySecret(SlotKind.ENVIRONMENT, key))
+
+
+@contextmanager
+def as_slot_secrets(
+    given: Mapping[str, Given], get_kms: Callable[[], Kms]
+) -> Iterator[dict[str, SlotSecret]]:
+    """For each slot's id the secret that fits its kind, wiped afterwards; a KMS slot's is the KMS itself.
+
+    Raises InvalidRequest for an id or kind that does not fit, and what `get_kms` raises.
+    """
+    kinds = dict(VaultSlot.objects.values_list("slot_id", "kind"))
+    secrets: dict[str, SlotSecret] = {}
+    with ExitStack() as wiped:
+        for slot_id, one in given.items():
+            if kinds.get(slot_id) == SlotKind.KMS:
+                secrets[slot_id] = KmsSecret(get_kms())
+                continue
+            made = wiped.enter_context(one.as_secrets())
+            fitting = [secret for secret in made if kind_of(secret) == kinds.get(slot_id)]
+            if not fitting:
+                raise InvalidRequest("this is no slot's id, or not its kind of secret", param="secrets")
+            secrets[slot_id] = fitting[0]
+        yield secrets
 
 
 def read_slot(row: VaultSlot) -> Slot:

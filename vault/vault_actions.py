@@ -6,9 +6,11 @@ Functions that take what somebody typed run outside of any transaction: a refuse
 
 from __future__ import annotations
 
+import base64
+import contextlib
 from typing import Any
 
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.utils import timezone
 
 from tokenhub.control.actors import Actor
@@ -26,8 +28,9 @@ from vault.leftovers import leftovers
 from vault.notify import tell_workers
 from vault.opened import opened_vault
 from vault.slot_secrets import Given, kind_of, open_any, write_slot
+from vault.trail import hold_trail
 from vault.tries import CLOCK, Clock, NoVault, counted_try, get_vault
-from vault.vault_manifest import lock_vault, sign
+from vault.vault_manifest import find_last_counter, lock_vault, sign
 from vault.vault_models import Vault, VaultDataKey, VaultGrant, VaultManifest, VaultSlot, VaultTry, make_id
 
 SETTINGS = ("idle_minutes", "max_hours", "coast_seconds")
@@ -65,8 +68,10 @@ def initialise(actor: Actor, password: str, *, parameters: Argon2Parameters = DE
     except BaseException:
         root.wipe()
         raise
-    opened_vault.put(root, epoch=vault.lock_epoch)
-    tell_workers()
+    # The vault is there, and its recovery key is shown this once, whatever happens now; the password opens it later.
+    with contextlib.suppress(DatabaseError, VaultLocked):
+        opened_vault.put(root, epoch=vault.lock_epoch)
+        tell_workers()
     return recovery_key
 
 
@@ -200,6 +205,38 @@ def add_kms_slot(actor: Actor, label: str, kms: Kms) -> VaultSlot:
     return add_slot(actor, label, KmsSecret(kms))
 
 
+def add_generated_key_slot(actor: Actor, label: str, kind: SlotKind) -> tuple[VaultSlot, str]:
+    """A new key for a key file or variable as a slot; the key in base64, which is shown this once."""
+    if kind not in (SlotKind.KEY_FILE, SlotKind.ENVIRONMENT):
+        raise InvalidRequest("a key is made for a key file's or an environment slot", param="kind")
+    with SecretBuffer.random() as key:
+        row = add_slot(actor, label, KeySecret(kind, key))
+        with key.exposed() as view:
+            return row, base64.b64encode(view).decode("ascii")
+
+
+def try_recovery_key(actor: Actor, text: str, *, clock: Clock = CLOCK) -> VaultSlot:
+    """Whether a print opens its slot; nothing is unlocked. Raises UnlockRefused, RateLimited, KeyMalformed."""
+    vault = get_vault()
+    with counted_try(actor, "try recovery key", clock), Given(recovery_key=text).as_secrets() as secrets:
+        slot, _, root = open_any(list(VaultSlot.objects.all()), secrets)
+        with root:
+            _check_opened(root, vault)
+    with transaction.atomic():
+        hold_trail()
+        VaultSlot.objects.filter(pk=slot.pk).update(opened_at=clock.now())
+        record(actor=actor, action="vaultslot.try", target=slot, before=None, after={"label": slot.label})
+    return slot
+
+
+def note_kept(actor: Actor, slot: VaultSlot) -> None:
+    """Keeps in the audit trail who said that a recovery key was printed or written down."""
+    actor.require("write")
+    with transaction.atomic():
+        hold_trail()
+        record(actor=actor, action="vaultslot.kept", target=slot, before=None, after={"label": slot.label})
+
+
 def rename_slot(actor: Actor, slot: VaultSlot, label: str) -> VaultSlot:
     """Another label."""
     return alter(actor, slot, {"label": label}, allowed=("label",))
@@ -251,7 +288,8 @@ def _store_new(actor: Actor, vault: Vault, root: Root, wrapped: bytes, slots: li
             add(actor, vault)
             VaultTry.objects.all().delete()
             VaultDataKey.objects.create(version=1, wrapped=wrapped)
-            sign(root, VaultManifest())
+            # It goes on counting where a vault before this one ended: the trail tells of that one's counter.
+            sign(root, VaultManifest(counter=find_last_counter()))
             for slot in slots:
                 add(actor, slot)
     except Conflict:

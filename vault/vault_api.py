@@ -5,7 +5,6 @@ A password or key comes in and never goes out; the one thing that is shown is a 
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import Any
 
 from django.utils import timezone
@@ -17,15 +16,15 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.viewsets import ViewSetMixin
 
+from signin.recent import RecentSession
 from tokenhub.control.api import ControlView, ControlViewSet
 from tokenhub.control.permissions import StaffWithPermission
-from tokenhub.core.errors import InvalidRequest
 from vault import rotations, vault_actions, vault_manifest
 from vault.configured_kms import get_kms
-from vault.engine.slots import KmsSecret, SlotKind, SlotSecret
+from vault.engine.slots import SlotKind
 from vault.models import SealedSecret, Vault, VaultDataKey, VaultManifest, VaultSlot, VaultWorker
 from vault.opened import opened_vault
-from vault.slot_secrets import Given, kind_of
+from vault.slot_secrets import Given, as_slot_secrets
 
 VIEW = ("vault.view_vault",)
 UNLOCK = ("vault.unlock_vault",)
@@ -133,6 +132,8 @@ class SealedSecretViewSet(ControlViewSet):
 class SlotViewSet(ControlViewSet):
     """The ways to unlock the vault."""
 
+    permission_classes = (StaffWithPermission, RecentSession)
+    grave_actions = ("create", "partial_update", "destroy")
     queryset = VaultSlot.objects.all()
     serializer_class = SlotSerializer
     lookup_value_regex = "[0-9a-f]{1,32}"
@@ -178,7 +179,17 @@ class SlotViewSet(ControlViewSet):
 class VaultViewSet(ViewSetMixin, ControlView):
     """The vault itself."""
 
-    permission_classes = (StaffWithPermission,)
+    permission_classes = (StaffWithPermission, RecentSession)
+    # As on the pages: locking is done in a hurry, and checking changes nothing.
+    grave_actions = (
+        "initialise",
+        "unlock",
+        "change_password",
+        "change_settings",
+        "rotate_data_key",
+        "rotate_root",
+        "accept_rows",
+    )
     permissions_by_action = {
         "list": VIEW,
         "progress": VIEW,
@@ -254,18 +265,8 @@ class VaultViewSet(ViewSetMixin, ControlView):
     def rotate_root(self, request: Request) -> Response:
         """A new ROOT for the slots whose secrets are given; the others must be named as dropped."""
         data = self.body(RotateRootSerializer)
-        kinds = dict(VaultSlot.objects.values_list("slot_id", "kind"))
-        secrets: dict[str, SlotSecret] = {}
-        with ExitStack() as wiped:
-            for slot_id, one in data["secrets"].items():
-                if kinds.get(slot_id) == SlotKind.KMS:
-                    secrets[slot_id] = KmsSecret(get_kms())
-                    continue
-                given = wiped.enter_context(Given(**one).as_secrets())
-                fitting = [secret for secret in given if kind_of(secret) == kinds.get(slot_id)]
-                if not fitting:
-                    raise InvalidRequest("this is no slot's id, or not its kind of secret", param="secrets")
-                secrets[slot_id] = fitting[0]
+        given = {slot_id: Given(**one) for slot_id, one in data["secrets"].items()}
+        with as_slot_secrets(given, get_kms) as secrets:
             rotations.rotate_root(self.actor, secrets, dropping=data["dropping"])
         return Response(describe_vault())
 
@@ -318,7 +319,11 @@ def describe_vault() -> dict[str, Any]:
             }
             for worker in workers
         ],
-        "workers_unlocked": sum(worker.state == VaultWorker.State.UNLOCKED for worker in workers),
+        # A worker that has not looked since a lock still says that it is unlocked.
+        "workers_unlocked": sum(
+            (worker.state, worker.lock_epoch) == (VaultWorker.State.UNLOCKED, vault.lock_epoch)
+            for worker in workers
+        ),
         "manifest": None
         if manifest is None
         else {

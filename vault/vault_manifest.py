@@ -13,6 +13,9 @@ from datetime import datetime, timedelta
 
 import msgspec
 from django.db import transaction
+from django.db.models import BigIntegerField, Max
+from django.db.models.fields.json import KeyTextTransform
+from django.db.models.functions import Cast
 from django.utils import timezone
 
 from tokenhub.control.actors import Actor
@@ -40,6 +43,8 @@ from vault.vault_models import SealedSecret, Vault, VaultManifest
 CHECK_EVERY = timedelta(hours=1)
 MANIFEST_TABLE = "vault_vaultmanifest"
 _KEPT_DIFFERENCES = 100
+_TELLING = ("vault.credential", "vault.vault", "vault.vaultmanifest")
+"""The objects whose audit entries tell the counter."""
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +57,7 @@ class RowsDiffer(Conflict):
     def __init__(self) -> None:
         super().__init__(
             "sealed secrets were changed outside of Tokenhub, or put back from a backup",
-            hint="look at the differences under Vault, enter those keys again or accept what is there",
+            hint="look at the differences under Vault, accept what is there, then enter those keys again",
         )
 
 
@@ -61,7 +66,7 @@ def lock_vault(opened: OpenedVault) -> Vault:
     # Every change takes the audit trail's end first: in another order two of them could wait for each other.
     hold_trail()
     vault = Vault.objects.select_for_update().filter(pk=Vault.ID).first()
-    if vault is None or vault.lock_epoch != opened.epoch:
+    if vault is None or (vault.vault_id, vault.lock_epoch) != (opened.vault_id, opened.epoch):
         opened_vault.drop()
         raise VaultLocked
     if vault.root_version != opened.root.version:
@@ -72,6 +77,11 @@ def lock_vault(opened: OpenedVault) -> Vault:
     return vault
 
 
+def get_manifest() -> VaultManifest:
+    """The manifest's row, with the vault's locked. One that was deleted is an empty one, which was never signed."""
+    return VaultManifest.objects.get_or_create(pk=VaultManifest.ID)[0]
+
+
 @contextmanager
 def changing_rows(opened: OpenedVault, new_root: Root | None = None) -> Iterator[Vault]:
     """A transaction around a change of sealed secrets; gives the vault's row, locked. `new_root` signs, where there is one.
@@ -80,11 +90,12 @@ def changing_rows(opened: OpenedVault, new_root: Root | None = None) -> Iterator
     """
     with transaction.atomic():
         vault = lock_vault(opened)
-        manifest = VaultManifest.objects.get(pk=VaultManifest.ID)
+        manifest = get_manifest()
         rows = list_rows()
         with derive_subkey(opened.root, Purpose.MANIFEST) as key:
             try:
-                verify_rows(key, _signed(vault, manifest), rows)
+                # Rows put back together with their manifest are older than what the trail tells.
+                verify_rows(key, _signed(vault, manifest), rows, at_least=find_last_counter())
             except DoesNotOpen:
                 raise RowsDiffer from None
         yield vault
@@ -98,6 +109,8 @@ def sign(root: Root, manifest: VaultManifest) -> None:
     rows = list_rows()
     with derive_subkey(root, Purpose.MANIFEST) as key:
         signed = sign_rows(key, root.vault_id, manifest.counter + 1, rows)
+    present = {row.row_id for row in rows}
+    manifest.unopenable = [row_id for row_id in manifest.unopenable if str(row_id) in present]
     manifest.counter, manifest.rows, manifest.mac = signed.counter, signed.rows, signed.mac
     manifest.lines = msgspec.msgpack.encode([(row.row_id, row.row_version, row.digest) for row in rows])
     manifest.save()
@@ -119,7 +132,7 @@ def check_manifest(*, now: datetime | None = None) -> list[Difference]:
     opened = opened_vault.get()
     with transaction.atomic():
         vault = lock_vault(opened)
-        manifest = VaultManifest.objects.get(pk=VaultManifest.ID)
+        manifest = get_manifest()
         found = _compare(opened, vault, manifest)
         first = bool(found) and manifest.differs_since is None
         manifest.checked_at = moment
@@ -153,7 +166,7 @@ def accept_rows(actor: Actor, *, now: datetime | None = None) -> None:
     actor.require("write")
     with transaction.atomic():
         lock_vault(opened)
-        manifest = VaultManifest.objects.get(pk=VaultManifest.ID)
+        manifest = get_manifest()
         with change(actor, "vault.accept_rows", manifest):
             manifest.counter = max(manifest.counter, find_last_counter())
             sign(opened.root, manifest)
@@ -166,10 +179,13 @@ def accept_rows(actor: Actor, *, now: datetime | None = None) -> None:
 
 
 def find_last_counter() -> int:
-    """The highest manifest counter that the audit trail tells of, 0 for none: one below it was put back."""
-    entries = AuditEntry.objects.filter(after__has_key="manifest").order_by("-id")
-    told = entries.values_list("after__manifest", flat=True).first()
-    return told if isinstance(told, int) else 0
+    """The highest manifest counter that the audit trail tells of, 0 for none: one below it was put back.
+
+    The highest, not the last: after the manifest was put back, entries tell of a lower one.
+    """
+    told = Cast(KeyTextTransform("manifest", "after"), BigIntegerField())
+    entries = AuditEntry.objects.filter(object_type__in=_TELLING, after__has_key="manifest").order_by()
+    return entries.aggregate(highest=Max(told))["highest"] or 0
 
 
 def _compare(opened: OpenedVault, vault: Vault, manifest: VaultManifest) -> list[Difference]:

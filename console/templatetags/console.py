@@ -23,6 +23,7 @@ register.filter("number", display.write_count)
 register.filter("ms", display.write_ms)
 register.filter("moment", display.write_time_tag)
 register.filter("age", display.write_age)
+register.filter("badge", display.badge)
 
 
 @register.filter
@@ -37,7 +38,8 @@ def page_path(context: Context) -> dict[str, Any]:
     admin_class = context.get("model_admin")
     opts = context.get("opts") or getattr(admin_class, "opts", None)
     if opts is None:
-        return {"title": context.get("content_title") or context.get("title") or "", "parents": [], "add": ""}
+        title = context.get("content_title") or context.get("title") or ""
+        return {"title": title, "parents": context.get("parents") or [], "add": ""}
     add = f"Add {NAMES.get(opts.label_lower, opts.verbose_name)}"
     title, parents = _title_and_parents(context, opts, add)
     return {"title": title, "parents": parents, "add": add}
@@ -64,6 +66,12 @@ def _page_of(row: Model | None) -> list[dict[str, str]]:
         return []
     url = reverse(f"admin:{row._meta.app_label}_{row._meta.model_name}_change", args=(row.pk,))
     return [{"title": str(row), "url": url}]
+
+
+@register.filter
+def slot_kind(kind: str) -> str:
+    """A kind of the vault's slots in words."""
+    return {"kms": "KMS", "environment": "environment variable"}.get(kind, kind.replace("_", " "))
 
 
 @register.filter

@@ -60,5 +60,7 @@ def fill(route: str, ids: dict[str, str]) -> str:
         "url": "nowhere",
         "app_label": "access",
         "content_type_id": "1",
+        "kind": "password",
+        "slot_id": "0" * 32,
     }
     return "/" + re.sub(r"<(\w+)>", lambda found: values[found[1]], route)

@@ -21,7 +21,10 @@ def on(model: str, *verbs: str) -> set[str]:
 
 ROLES: dict[str, set[str]] = {
     "finance": on("usage.usagerecord", "view") | on("usage.price", "view", "add") | on("providers.model", "view"),
-    "vault admin": on("vault.credential", *CRUD) | on("vault.auditentry", "view") | on("providers.provider", "view"),
+    "vault admin": on("vault.credential", *CRUD) | on("vault.auditentry", "view") | on("providers.provider", "view")
+    | on("vault.vault", "view", "unlock", "manage"),
+    "who unlocks": {"vault.unlock_vault"},
+    "who looks at the vault": {"vault.view_vault"},
     "developer": on("access.apikey", *CRUD) | on("access.team", "view") | on("access.project", "view"),
     "catalogue": on("providers.model", *CRUD) | on("providers.provider", "view") | on("routing.alias", *CRUD),
     "operator of providers": on("providers.provider", *CRUD) | on("providers.endpoint", *CRUD)
@@ -50,7 +53,28 @@ PAGES: dict[str, set[str]] = {
     "providers/provider/<object_id>/test/": on("providers.provider", "change"),
     "providers/provider/<object_id>/discover/": on("providers.provider", "view") | on("providers.model", "add", "change"),
     "providers/model/<object_id>/price/": on("providers.model", "view") | on("usage.price", "view", "add"),
+    "vault/credential/<object_id>/seal/": on("vault.credential", "change"),
+    "vault/credential/<object_id>/delete-key/": on("vault.credential", "change"),
     "vault/credential/<object_id>/renew/": on("vault.credential", "change"),
+    "vault/": on("vault.vault", "view"),
+    "vault/live/": on("vault.vault", "view"),
+    "vault/rotate-data-key/progress/": on("vault.vault", "view"),
+    "vault/unlock/": on("vault.vault", "unlock"),
+    "vault/lock/": on("vault.vault", "unlock"),
+    "vault/initialise/": on("vault.vault", "manage"),
+    "vault/strength/": on("vault.vault", "manage"),
+    "vault/recovery-kept/": on("vault.vault", "manage"),
+    "vault/settings/": on("vault.vault", "manage"),
+    "vault/check/": on("vault.vault", "manage"),
+    "vault/accept-rows/": on("vault.vault", "manage"),
+    "vault/change-password/": on("vault.vault", "manage"),
+    "vault/try-recovery-key/": on("vault.vault", "manage"),
+    "vault/slots/add/": on("vault.vault", "manage"),
+    "vault/slots/add/<kind>/": on("vault.vault", "manage"),
+    "vault/slots/<slot_id>/rename/": on("vault.vault", "manage"),
+    "vault/slots/<slot_id>/remove/": on("vault.vault", "manage"),
+    "vault/rotate-data-key/": on("vault.vault", "manage"),
+    "vault/rotate-root/": on("vault.vault", "manage"),
     "usage/usagerecord/request/<request_id>/": on("usage.usagerecord", "view"),
     "vault/auditentry/verify/": on("vault.auditentry", "view"),
     "vault/auditentry/export/csv/": on("vault.auditentry", "view", "export"),
@@ -80,6 +104,8 @@ API: dict[str, set[str]] = {
 def needed_for(route: str) -> set[str] | None:
     """The permissions that a GET needs; None: any staff. A set with an unknown name: nobody but a superuser."""
     parts = route.split("/")
+    if route == "admin/vault/":
+        return PAGES["vault/"]
     if route.startswith("admin/v1/"):
         rest = route.removeprefix("admin/v1/")
         return API.get(rest) or (on(API_MODELS[parts[2]], "view") if parts[2] in API_MODELS else None)

@@ -32,6 +32,7 @@ class HostileProvider:
     def __init__(self, answer: str) -> None:
         self.answer = answer
         self.bodies: list[bytes] = []
+        self.keys: set[str] = set()
         self.fail_listing = False
         handler = type("Handler", (_Handler,), {"provider": self})
         self._server = _QuietServer(("127.0.0.1", 0), handler)
@@ -74,6 +75,7 @@ class _Handler(BaseHTTPRequestHandler):
         """One call, misbehaving as its model's name says."""
         raw = self.rfile.read(int(self.headers.get("content-length", "0")))
         self.provider.bodies.append(raw)
+        self.provider.keys.add(self._key())
         body = json.loads(raw)
         model, quote = body["model"], f"key {self._key()} sent {raw.decode()}"
         if model in REFUSALS:

@@ -263,6 +263,9 @@ def test_a_rule_leads_those_without_one_to_setting_it_up(anna: User, settings: A
     assert client.get("/admin/second-factor/enrol/").status_code == 200
     answer = client.get("/admin/v1/teams")
     assert (answer.status_code, answer["Content-Type"]) == (403, "application/problem+json")
+    for scheme in ("x", "Basic eA==", "Bearerx y"):
+        assert client.get("/admin/v1/teams", headers={"Authorization": scheme}).status_code == 403
+    assert client.get("/admin/v1/teams", headers={"Authorization": "Bearer x"}).status_code == 401
     assert client.post("/admin/logout/").status_code == 200
     staff = in_as(a_person_who_may("access.view_team"))
     assert is_in(staff)

@@ -410,6 +410,28 @@ def test_the_thread_drains_until_it_is_stopped(tmp_path: Path, journal: Journal)
     assert UsageRecord.objects.count() == 30
 
 
+@pytest.mark.parametrize(("attempts", "least", "most"), [(100, 9, 9), (3000, 60, 250)])
+def test_the_thread_gives_way_between_small_pieces_of_work_unless_there_is_a_backlog(
+    tmp_path: Path, journal: Journal, attempts: int, least: int, most: int
+) -> None:
+    for number in range(attempts):
+        journal.intent(make_intent(number))
+        journal.final(make_final(number))
+    stop, pauses = threading.Event(), []
+    drainer = make_drainer(tmp_path, sleep=pauses.append, on_drained=lambda _: stop.set())
+    drainer.run(stop)
+    assert UsageRecord.objects.count() == attempts
+    assert least <= len(pauses) <= most, "six of 200 lines and three of 100 rows; none in what is a backlog"
+    assert set(pauses) == {0.001}
+
+    pauses.clear()
+    journal.intent(make_intent(attempts))
+    journal.final(make_final(attempts))
+    assert drainer.drain_until_empty(5)
+    drainer.close()
+    assert pauses == [], "nobody is served any more when the rest is drained at the end"
+
+
 def test_killed_writers_leave_exactly_one_row_for_each_attempt(tmp_path: Path, drainer: Drainer) -> None:
     for lines in (1, 40, 333):
         directory = tmp_path / f"after-{lines}"

@@ -9,19 +9,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import DatabaseError, connection
 
 from gateway.health import HealthBoard
 from gateway.targets import TargetPicker
 from routing.engine.plan import Candidate, Plan
 from tests.builders import a_model, a_provider
 from tests.vault.vaults import ADMIN, PASSWORD, SECRET, a_credential, a_vault, the_vault
-from tests.vault.workers import Away, WorkerCast, a_sealed_key, as_spec, first, go_round, several, to
+from tests.vault.workers import (
+    Away,
+    WhenAsked,
+    WorkerCast,
+    a_sealed_key,
+    as_spec,
+    first,
+    go_round,
+    several,
+    to,
+)
 from tokenhub.core.specs import EndpointSpec, Snapshot
 from vault.agent import AGAIN_SECONDS, SETTLE_SECONDS, Headless
 from vault.engine.buffers import SecretBuffer
 from vault.engine.errors import KmsFailed, VaultLocked
-from vault.engine.hierarchy import DataKey
+from vault.engine.hierarchy import DataKey, wrap_data_key
 from vault.engine.kms import KmsContext, SoftwareKms
 from vault.engine.records import DataKeys
 from vault.engine.slots import KmsSecret, SlotKind
@@ -32,22 +42,9 @@ from vault.rotations import rotate_data_key, rotate_root
 from vault.sealing import seal_secret
 from vault.slot_secrets import Given
 from vault.vault_actions import add_key_slot, add_slot, lock, unlock
-from vault.vault_models import VaultDataKey, VaultSlot
+from vault.vault_models import Vault, VaultDataKey, VaultSlot
 
 pytestmark = pytest.mark.django_db
-
-
-class WhenAsked:
-    """Does something once, in the middle of a query that holds a text."""
-
-    def __init__(self, text: str, act: Callable[[], None]) -> None:
-        self.text, self.act, self.done = text, act, False
-
-    def __call__(self, execute: Any, sql: str, *rest: Any) -> Any:
-        if self.text in sql and not self.done:
-            self.done = True
-            self.act()
-        return execute(sql, *rest)
 
 
 class Kms(SoftwareKms):
@@ -151,6 +148,54 @@ def test_after_an_outage_a_key_file_unlocks_again_but_never_against_a_persons_lo
         lock(ADMIN)
     worker.poll()
     assert worker.unlocked is not person
+
+
+def test_an_environment_slot_unlocks_again_after_an_outage_too() -> None:
+    a_vault()
+    add_key_slot(ADMIN, "Start", SlotKind.ENVIRONMENT, key := SecretBuffer.random().reveal_bytes())
+    worker = first(secret=None, headless=list_headless({"V": key.hex()}, "V", None))
+    worker.poll()
+    with Away():
+        worker.poll(181)
+    assert not worker.unlocked
+    worker.poll()
+    assert worker.unlocked
+
+
+def test_a_database_that_fails_in_the_middle_of_the_unlock_at_the_start_is_asked_again(
+    tmp_path: Path,
+) -> None:
+    a_vault()
+    (tmp_path / "key").write_bytes(key := SecretBuffer.random().reveal_bytes())
+    add_key_slot(ADMIN, "Start", SlotKind.KEY_FILE, key)
+    opened_vault.drop()
+    worker = first(secret=None, headless=list_headless({}, "NONE", tmp_path / "key"))
+
+    def fail() -> None:
+        raise DatabaseError("database is locked")
+
+    with connection.execute_wrapper(WhenAsked('UPDATE "vault_vaultslot"', fail)):
+        worker.poll()
+    assert not worker.unlocked
+    worker.poll(AGAIN_SECONDS)
+    assert worker.unlocked
+
+
+def test_a_look_in_the_middle_of_a_rotation_leaves_no_worker_on_the_old_data_key() -> None:
+    a_vault()
+    worker = first()
+    worker.poll()
+    made = DataKey.create(the_vault().vault_id, 2)
+
+    def rotate() -> None:
+        VaultDataKey.objects.create(version=2, wrapped=wrap_data_key(opened_vault.get().root, made))
+        Vault.objects.update(active_key=2)
+
+    with connection.execute_wrapper(WhenAsked('FROM "vault_vaultdatakey"', rotate)):
+        opened_vault.refresh()
+    assert opened_vault.get().keys.versions == (1, 2)
+    worker.poll()
+    assert opened_vault.get().keys.active == 2
 
 
 def test_without_anything_that_unlocks_by_itself_a_worker_stays_locked_after_an_outage() -> None:

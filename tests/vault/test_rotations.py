@@ -26,6 +26,7 @@ from tests.vault.vaults import (
     run_sql,
     the_vault,
 )
+from tests.vault.workers import WhenAsked
 from tokenhub.core.errors import Conflict, InvalidRequest
 from vault.engine.buffers import SecretBuffer
 from vault.engine.errors import VaultLocked
@@ -35,14 +36,13 @@ from vault.models import AuditEntry, SealedSecret, VaultDataKey, VaultManifest, 
 from vault.opened import opened_vault
 from vault.rotations import (
     MAX_DATA_KEYS,
-    list_dropped,
     read_progress,
     reseal_some,
     retire_data_keys,
     rotate_data_key,
     rotate_root,
 )
-from vault.sealing import replace_secret, seal_secret
+from vault.sealing import seal_secret
 from vault.slot_secrets import Given
 from vault.tries import UnlockRefused
 from vault.vault_actions import add_key_slot, change_password, unlock
@@ -145,7 +145,10 @@ def test_a_key_that_any_live_worker_or_the_snapshot_in_force_needs_is_kept() -> 
     seal_three()
     publish("before", ADMIN, now=NOW)
     rotate_data_key(ADMIN)
-    fields = {"boot_id": "b", "state": VaultWorker.State.UNLOCKED}
+    fields = {"boot_id": "b", "state": VaultWorker.State.UNLOCKED, "lock_epoch": opened_vault.epoch}
+    VaultWorker.objects.create(
+        instance="locked since", key_versions=[1], seen_at=NOW, **{**fields, "lock_epoch": 0}
+    )
     slow = VaultWorker.objects.create(instance="slow", key_versions=[1], seen_at=NOW, **fields)
     VaultWorker.objects.create(instance="gone", key_versions=[1], seen_at=NOW - HOUR, **fields)
     assert reseal_some(now=NOW).waiting_for == ("slow",)
@@ -202,6 +205,18 @@ def test_another_holder_takes_the_new_key_over_before_it_seals() -> None:
     assert open_all() == [SECRET]
 
 
+def test_workers_that_come_at_once_move_and_sign_records_once(time: Time) -> None:
+    a_vault()
+    seal_three()
+    rotate_data_key(ADMIN)
+    signed = VaultManifest.objects.get().counter
+    with connection.execute_wrapper(WhenAsked("vault_audithead", lambda: reseal_some() and None)):
+        reseal_some()
+    assert AuditEntry.objects.filter(action="vault.reseal").count() == 1
+    assert VaultManifest.objects.get().counter == signed + 1
+    assert open_all() == SECRETS
+
+
 def test_a_new_root_keeps_secrets_fingerprints_and_the_slots_that_are_given(time: Time) -> None:
     recovery_key = a_vault()
     seal_three()
@@ -217,7 +232,7 @@ def test_a_new_root_keeps_secrets_fingerprints_and_the_slots_that_are_given(time
                 password.slot_id: PasswordSecret(typed),
                 mounted.slot_id: KeySecret(SlotKind.KEY_FILE, key),
             }
-            left = list_dropped(secrets)
+            left = list(VaultSlot.objects.exclude(pk__in=secrets))
             assert left == ([recovery] if expected == 2 else [])
             if left:
                 with pytest.raises(Conflict) as refused:
@@ -225,6 +240,9 @@ def test_a_new_root_keeps_secrets_fingerprints_and_the_slots_that_are_given(time
                 assert "Recovery key" in refused.value.message
             made = rotate_root(ADMIN, secrets, dropping=[row.slot_id for row in left], clock=time.clock)
         assert made == the_vault().root_version == opened_vault.get().root.version == expected
+    after = VaultSlot.objects.get(kind="password")
+    assert after.changed_at == password.changed_at, "the password itself is as old as before"
+    assert after.opened_at is not None
     assert opened_vault.get().keys is keys
     assert open_all() == SECRETS
     assert list(SealedSecret.objects.order_by("pk").values_list("record", flat=True)) == records
@@ -235,7 +253,7 @@ def test_a_new_root_keeps_secrets_fingerprints_and_the_slots_that_are_given(time
     for given in (Given(password=PASSWORD), Given(key=key.reveal_bytes())):
         unlock(ADMIN, given, clock=time.clock)
         assert open_all() == SECRETS
-    replace_secret(ADMIN, SealedSecret.objects.order_by("credential_id")[0].credential, SECRETS[0])
+    seal_secret(ADMIN, SealedSecret.objects.order_by("credential_id")[0].credential, SECRETS[0])
     after = list(SealedSecret.objects.values_list("fingerprint", flat=True))
     assert sorted(after) == sorted(fingerprints)
     assert len(the_vault().kept_subkeys) == 6
@@ -349,7 +367,7 @@ def test_killed_at_any_statement_of_a_replacement_everything_opens() -> None:
     def replace() -> Callable[[], Any]:
         if opened_vault.find() is None:
             opened_vault.put(root.copy(), epoch=1)
-        return lambda: replace_secret(ADMIN, credential, SECRETS[2])
+        return lambda: seal_secret(ADMIN, credential, SECRETS[2])
 
     def check() -> None:
         opened_vault.put(root.copy(), epoch=1)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.db import connection
 
 from providers.actions import delete_provider, update_endpoint, update_provider
 from providers.models import Endpoint, Provider
@@ -22,23 +23,24 @@ from tests.vault.vaults import (
     opens,
     run_sql,
 )
+from tests.vault.workers import WhenAsked
 from tokenhub.core.errors import InvalidRequest
 from vault.actions import create_credential, delete_credential, update_credential
 from vault.engine.errors import VaultLocked
 from vault.engine.origins import origin_of
 from vault.models import AuditEntry, Credential, SealedSecret, VaultManifest
 from vault.opened import opened_vault
+from vault.rotations import reseal_some, rotate_data_key
 from vault.sealing import (
     auth_header_of,
-    consequences_of_provider,
     consequences_of_url,
     delete_expired,
+    delete_secrets,
     find_unsealed_origins,
-    replace_secret,
     seal_secret,
 )
 from vault.tending import tend_vault
-from vault.vault_manifest import RowsDiffer, accept_rows, check_manifest
+from vault.vault_manifest import MANIFEST_TABLE, RowsDiffer, accept_rows, check_manifest
 
 pytestmark = pytest.mark.django_db
 
@@ -148,7 +150,6 @@ def test_another_kind_header_or_path_is_told_apart() -> None:
     row, provider = SealedSecret.objects.get(), credential.provider
     update_endpoint(ADMIN, provider.endpoints.get(), url="https://acme.example/other")
     assert find_unsealed_origins(provider) == []
-    assert consequences_of_provider(provider, profile={"auth_header": "x-log"}) != []
     update_provider(ADMIN, provider, profile={"auth_header": "X-Log"})
     assert not opens(row, auth_header=auth_header_of(provider))
     update_provider(ADMIN, provider, profile={}, kind="anthropic")
@@ -173,9 +174,47 @@ def test_the_consequence_of_a_new_url_is_said_before_it_is_saved() -> None:
     assert find_unsealed_origins(credential.provider) == []
 
 
+def test_a_manifest_that_was_deleted_is_told_of_and_accepting_mends_it() -> None:
+    credential = seal_secret(ADMIN, a_credential(), SECRET)
+    run_sql("DELETE FROM vault_vaultmanifest")
+    (found,) = check_manifest()
+    assert found.table == MANIFEST_TABLE
+    with pytest.raises(RowsDiffer):
+        seal_secret(ADMIN, credential, OTHER_SECRET)
+    tend_vault(NOW)
+    accept_rows(ADMIN)
+    assert check_manifest() == []
+    seal_secret(ADMIN, credential, OTHER_SECRET)
+    assert open_all() == [OTHER_SECRET]
+
+
+def test_a_secret_that_did_not_open_is_forgotten_once_it_is_entered_again() -> None:
+    credential = seal_secret(ADMIN, a_credential(), SECRET)
+    record = bytes(SealedSecret.objects.get().record)
+    run_sql("UPDATE vault_sealedsecret SET record = %s", record[:-1] + bytes([record[-1] ^ 1]))
+    accept_rows(ADMIN)
+    rotate_data_key(ADMIN)
+    assert reseal_some().unopenable == 1
+    seal_secret(ADMIN, credential, OTHER_SECRET)
+    assert VaultManifest.objects.get().unopenable == []
+
+
+def test_workers_that_come_at_once_delete_what_expired_once() -> None:
+    credential = seal_secret(ADMIN, a_credential(), SECRET)
+    seal_secret(ADMIN, credential, OTHER_SECRET, overlap=HOUR, now=NOW)
+    counts = []
+    # The other worker comes first while this one waits for the trail.
+    meanwhile = WhenAsked("vault_audithead", lambda: counts.append(delete_expired(now=NOW + HOUR)))
+    with connection.execute_wrapper(meanwhile):
+        counts.append(delete_expired(now=NOW + HOUR))
+    assert counts == [1, 0]
+    assert AuditEntry.objects.filter(action="credential.delete_expired").count() == 1
+    assert check_manifest() == []
+
+
 def test_a_replaced_secret_is_good_for_its_overlap() -> None:
     credential = seal_secret(ADMIN, a_credential(), SECRET)
-    replace_secret(ADMIN, credential, OTHER_SECRET, overlap=HOUR, now=NOW)
+    seal_secret(ADMIN, credential, OTHER_SECRET, overlap=HOUR, now=NOW)
     assert open_all() == [SECRET, OTHER_SECRET]
     (spec,) = compile_snapshot(NOW).providers[0].credentials
     assert [(one.version, one.good_until) for one in spec.sealed] == [
@@ -189,11 +228,11 @@ def test_a_replaced_secret_is_good_for_its_overlap() -> None:
     assert delete_expired(now=NOW + HOUR) == 1
     assert open_all() == [OTHER_SECRET]
     assert check_manifest() == []
-    replace_secret(ADMIN, credential, SECRET)
+    seal_secret(ADMIN, credential, SECRET)
     assert open_all() == [SECRET]
     for wrong in (timedelta(days=31), timedelta(seconds=-1)):
         with pytest.raises(InvalidRequest):
-            replace_secret(ADMIN, credential, SECRET, overlap=wrong)
+            seal_secret(ADMIN, credential, SECRET, overlap=wrong)
 
 
 def test_equal_secrets_have_equal_fingerprints_and_the_snapshot_holds_ciphertext_only() -> None:
@@ -215,7 +254,7 @@ def test_equal_secrets_have_equal_fingerprints_and_the_snapshot_holds_ciphertext
 def test_swapped_rows_and_fields_do_not_open() -> None:
     for name in ("acme", "emca"):
         credential = a_credential(name, "https://shared.example")
-        replace_secret(
+        seal_secret(
             ADMIN, seal_secret(ADMIN, credential, f"{SECRET}-{name}"), f"{OTHER_SECRET}-{name}", overlap=HOUR
         )
     rows = list(SealedSecret.objects.order_by("credential_id", "version"))
@@ -265,7 +304,7 @@ def test_every_altered_byte_and_truncation_of_a_record_opens_nothing() -> None:
 )
 def test_what_other_hands_change_is_noticed_and_not_signed_over(statement: str) -> None:
     credential = seal_secret(ADMIN, a_credential(), SECRET)
-    replace_secret(ADMIN, credential, OTHER_SECRET, overlap=HOUR, now=NOW)
+    seal_secret(ADMIN, credential, OTHER_SECRET, overlap=HOUR, now=NOW)
     other = a_credential("emca")
     assert check_manifest() == []
     if "record ||" in statement:
@@ -291,12 +330,47 @@ def test_what_other_hands_change_is_noticed_and_not_signed_over(statement: str) 
 def test_an_old_row_put_back_is_noticed_even_with_its_manifest() -> None:
     credential = seal_secret(ADMIN, a_credential(), SECRET)
     old_rows, old_manifest = list(SealedSecret.objects.values()), VaultManifest.objects.get()
-    replace_secret(ADMIN, credential, OTHER_SECRET)
+    seal_secret(ADMIN, credential, OTHER_SECRET)
     SealedSecret.objects.all().delete()
     SealedSecret.objects.bulk_create([SealedSecret(**row) for row in old_rows])
     assert [one.change.value for one in check_manifest()] == ["missing", "unknown"] or len(
         check_manifest()
     ) == 2
+    old_manifest.save()
+    assert [one.table for one in check_manifest()] == ["vault_vaultmanifest"]
+
+
+def test_old_rows_put_back_with_their_manifest_are_not_signed_by_the_next_change() -> None:
+    """The hourly check may come later than the change that would make the old rows the newest signed ones."""
+    credential, other = a_credential(), a_credential("emca")
+    seal_secret(ADMIN, credential, SECRET)
+    old_rows, old_manifest = list(SealedSecret.objects.values()), VaultManifest.objects.get()
+    seal_secret(ADMIN, credential, OTHER_SECRET)
+    SealedSecret.objects.all().delete()
+    SealedSecret.objects.bulk_create([SealedSecret(**row) for row in old_rows])
+    old_manifest.save()
+    # Entries of the time after tell of the counter that was put back.
+    update_credential(ADMIN, other, weight=2)
+    update_credential(ADMIN, credential, weight=2)
+    with pytest.raises(RowsDiffer):
+        seal_secret(ADMIN, other, SECRET)
+    assert check_manifest() != []
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_deleted_rows_put_back_with_their_manifest_are_noticed(whole: bool) -> None:
+    seal_secret(ADMIN, a_credential("kept"), SECRET)
+    credential = seal_secret(ADMIN, a_credential(), OTHER_SECRET)
+    old_rows, old_manifest = list(SealedSecret.objects.values()), VaultManifest.objects.get()
+    if whole:
+        delete_credential(ADMIN, credential)
+        Credential.objects.create(
+            pk=old_rows[-1]["credential_id"], provider=credential.provider, name="again", source="vault"
+        )
+    else:
+        delete_secrets(ADMIN, Credential.objects.filter(pk=credential.pk))
+    SealedSecret.objects.all().delete()
+    SealedSecret.objects.bulk_create([SealedSecret(**row) for row in old_rows])
     old_manifest.save()
     assert [one.table for one in check_manifest()] == ["vault_vaultmanifest"]
 
@@ -337,7 +411,7 @@ def test_without_anything_sealed_a_locked_vault_is_in_nobodys_way() -> None:
 
 def test_tending_deletes_what_expired_and_checks_each_hour() -> None:
     credential = seal_secret(ADMIN, a_credential(), SECRET)
-    replace_secret(ADMIN, credential, OTHER_SECRET, overlap=HOUR, now=NOW)
+    seal_secret(ADMIN, credential, OTHER_SECRET, overlap=HOUR, now=NOW)
     tend_vault(NOW)
     assert (SealedSecret.objects.count(), VaultManifest.objects.get().checked_at) == (2, NOW)
     tend_vault(NOW + HOUR - timedelta(seconds=1))

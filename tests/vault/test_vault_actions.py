@@ -6,6 +6,7 @@ import base64
 from datetime import timedelta
 
 import pytest
+from django.db import DatabaseError, connection
 
 from tests.vault.vaults import (
     ADMIN,
@@ -18,6 +19,7 @@ from tests.vault.vaults import (
     run_sql,
     the_vault,
 )
+from tests.vault.workers import WhenAsked
 from tokenhub.control.actors import Actor
 from tokenhub.core.errors import Conflict, InvalidRequest, PermissionDenied, RateLimited, TokenhubError
 from vault.audit import add
@@ -366,3 +368,15 @@ def test_changed_meta_data_does_not_unlock(time: Time) -> None:
     with pytest.raises(TokenhubError):
         unlock(ADMIN, Given(password=PASSWORD), clock=time.clock)
     assert opened_vault.find() is None
+
+
+def test_the_recovery_key_is_shown_though_the_database_goes_away_after_the_vault_was_made() -> None:
+    def fail() -> None:
+        raise DatabaseError("the server has gone")
+
+    # The first look at the data keys is the opening's, after the commit.
+    with connection.execute_wrapper(WhenAsked('SELECT "vault_vaultdatakey"', fail)):
+        recovery_key = initialise(ADMIN, PASSWORD)
+    assert opened_vault.find() is None
+    unlock(ADMIN, Given(recovery_key=recovery_key))
+    assert opened_vault.find() is not None

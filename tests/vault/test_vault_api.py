@@ -9,10 +9,11 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.http import HttpRequest
 from django.test import Client
+from django.utils import timezone
 
 from providers.actions import create_endpoint, create_provider
 from tests.vault.vaults import ADMIN, NEW_PASSWORD, OTHER_SECRET, PASSWORD, SECRET, a_key, a_vault, open_all
-from vault.models import AuditEntry, Credential, SealedSecret, VaultSlot
+from vault.models import AuditEntry, Credential, SealedSecret, VaultSlot, VaultWorker
 from vault.opened import opened_vault
 
 pytestmark = pytest.mark.django_db
@@ -168,6 +169,16 @@ def test_a_credentials_secret_goes_in_and_never_comes_out(boss: Person) -> None:
     for canary in (SECRET, OTHER_SECRET, "line\\nbreak"):
         assert canary not in boss.seen
         assert canary not in repr(list(AuditEntry.objects.values()))
+
+
+def test_a_worker_that_has_not_looked_since_a_lock_is_not_counted_as_unlocked(boss: Person) -> None:
+    a_vault()
+    VaultWorker.objects.create(
+        instance="one", boot_id="1", state="unlocked", lock_epoch=opened_vault.epoch, seen_at=timezone.now()
+    )
+    assert boss.ask("get", "vault")["workers_unlocked"] == 1
+    boss.ask("post", "vault/lock", {"reason": "lunch"})
+    assert boss.ask("get", "vault")["workers_unlocked"] == 0
 
 
 @pytest.mark.parametrize(

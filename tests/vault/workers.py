@@ -1,7 +1,8 @@
-"""The cast of the worker agents' tests: workers with a clock of their own, a database that is away, a sealed key."""
+"""The cast of the worker agents' tests: workers with a clock of their own, a database that is away, others in between."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,19 @@ class Away:
     @staticmethod
     def refuse(*query: Any) -> Any:
         raise DatabaseError("the server has gone")
+
+
+class WhenAsked:
+    """Does something once, in the middle of a query that holds a text."""
+
+    def __init__(self, text: str, act: Callable[[], None]) -> None:
+        self.text, self.act, self.done = text, act, False
+
+    def __call__(self, execute: Any, sql: str, *rest: Any) -> Any:
+        if self.text in sql and not self.done:
+            self.done = True
+            self.act()
+        return execute(sql, *rest)
 
 
 class WorkerCast:

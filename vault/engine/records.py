@@ -115,6 +115,13 @@ class DataKeys:
             if activate:
                 self._active = key.version
 
+    def activate(self, version: int) -> None:
+        """Seals with that version from now on; an older one than the active changes nothing. Raises ValueError for one not held."""
+        with self._changing:
+            if version not in self._keys:
+                raise ValueError("an unknown data key can't be made the active one")
+            self._active = max(self._active, version)
+
     def retire(self, version: int) -> None:
         """Wipes a key that no record needs any more. Raises ValueError for the active one, or an unknown one."""
         with self._changing:

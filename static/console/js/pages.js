@@ -73,3 +73,31 @@ document.addEventListener("DOMContentLoaded", () => {
 		window.history.replaceState(null, "", minted.dataset.replaceUrl);
 	}
 });
+
+// What is shown once is gone when the page is left: the browser may keep the page itself, to be shown again by "back".
+window.addEventListener("pagehide", () => {
+	if (document.querySelector("[data-replace-url]")) {
+		document.getElementById("content-main")?.replaceChildren();
+	}
+});
+window.addEventListener("pageshow", (event) => {
+	if (event.persisted && document.getElementById("content-main")?.childElementCount === 0) {
+		window.location.reload();
+	}
+});
+
+document.addEventListener("click", (event) => {
+	if (event.target.closest("[data-print]")) {
+		window.print();
+	}
+});
+
+// A part of a page that is fetched again: where the answer comes from another address, that is the sign-in, which is a page.
+document.addEventListener("htmx:beforeSwap", (event) => {
+	const { xhr, requestConfig } = event.detail;
+	const asked = new URL(requestConfig.path, window.location.href).pathname;
+	if (xhr.responseURL && new URL(xhr.responseURL).pathname !== asked) {
+		event.detail.shouldSwap = false;
+		window.location.reload();
+	}
+});
