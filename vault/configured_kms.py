@@ -17,6 +17,7 @@ from django.conf import settings
 from tokenhub.control.outbound import AnswerRefused, OutboundRefused, make_client
 from tokenhub.core.addresses import PrivateOrigins
 from tokenhub.core.errors import InvalidRequest, TokenhubError
+from tokenhub.redaction import remember
 from tokenhub.setting_values import KmsSetting
 from vault.engine.aws_kms import AwsCredentials, AwsKms, HttpRequest, HttpResponse, Send
 from vault.engine.buffers import SecretBuffer
@@ -106,6 +107,8 @@ def read_aws_credentials(environ: Mapping[str, str]) -> AwsCredentials:
         raise KmsFailed(
             f"AWS KMS can't be asked: {' and '.join(missing)} not set", hint="set them and restart"
         )
+    # No settings, which are taken out of everything that is written already.
+    remember(value for value in (secret, token) if value)
     return AwsCredentials(key_id, SecretBuffer.copy_of(secret.encode()), token)
 
 

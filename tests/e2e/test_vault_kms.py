@@ -24,7 +24,7 @@ def aws() -> Iterator[FakeAwsKms]:
 
 def check_starts_by_itself(folder: Path, **environment: str) -> float:
     """Adds a KMS slot, starts again, and asks for an answer; the seconds until every worker was unlocked."""
-    with a_fleet(folder, workers=2, **environment) as fleet:
+    with a_fleet(folder, workers=1, **environment) as fleet:
         with fleet.first.admin() as admin:
             made = admin.post("vault/slots", json={"kind": "kms", "label": "Cloud"})
             assert made.status_code == 201, made.text
@@ -35,12 +35,6 @@ def check_starts_by_itself(folder: Path, **environment: str) -> float:
         with httpx.Client(base_url=fleet.first.url, timeout=30) as client:
             assert ask(client, fleet.first.key, "openai", "work-sealed").status == 200
         assert "unlocked without anyone, by the KMS" in fleet.first.log_tail(60_000)
-        # What a person locks stays locked, whatever starts.
-        fleet.lock()
-        fleet.first.terminate()
-        fleet.first.start()
-        fleet.first.wait_ready()
-        fleet.wait_all("locked")
         return seconds
 
 

@@ -288,6 +288,19 @@ def test_it_does_not_wait_for_ever_nor_for_nobody() -> None:
     assert away.agent.settled.is_set(), "a start without the database is no slower"
 
 
+def test_a_data_key_that_is_retired_meanwhile_does_not_keep_the_root_from_being_rotated() -> None:
+    a_vault()
+    rotate_data_key(ADMIN)
+    slots = {row.kind: row.slot_id for row in VaultSlot.objects.all()}
+    retire = WhenAsked(
+        'INSERT INTO "vault_vaulttry"', lambda: VaultDataKey.objects.filter(version=1).delete()
+    )
+    with Given(password=PASSWORD).as_secrets() as (secret,), connection.execute_wrapper(retire):
+        assert rotate_root(ADMIN, {slots["password"]: secret}, dropping=[slots["recovery"]]) == 2
+    assert retire.done
+    assert opened_vault.get().root.version == the_vault().root_version == 2
+
+
 # New data keys and new secrets
 
 

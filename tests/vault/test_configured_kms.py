@@ -15,8 +15,9 @@ from tests.vault.vaults import ADMIN, PASSWORD, a_vault, the_vault
 from tests.vault.workers import first
 from tokenhub.core.addresses import read_private_origins
 from tokenhub.environment import load_settings
+from tokenhub.redaction import redact
 from tokenhub.setting_values import KmsSetting
-from vault.configured_kms import FileKms, find_kms, get_kms, make_kms
+from vault.configured_kms import FileKms, find_kms, get_kms, make_kms, read_aws_credentials
 from vault.engine.buffers import SecretBuffer
 from vault.engine.errors import DoesNotOpen, KmsFailed
 from vault.engine.kms import Kms
@@ -92,6 +93,18 @@ def test_calls_go_out_by_the_one_guarded_way(aws: FakeAwsKms) -> None:
         nowhere.wrap(SecretBuffer.random(), CONTEXT)
     assert "TOKENHUB_ALLOW_PRIVATE_ORIGINS" in str(caught.value.hint)
     assert aws.asked == aws.refused == []
+
+
+def test_the_secrets_of_the_variables_are_taken_out_of_what_is_written() -> None:
+    variables = {
+        "AWS_ACCESS_KEY_ID": "AKIDLOCALEXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "wJalr/XUtnFEMI+K7MDENG",
+        "AWS_SESSION_TOKEN": "IQoJb3JpZ2luX2Vj//of-a-role",
+    }
+    read_aws_credentials(variables)
+    written = redact("it said wJalr/XUtnFEMI+K7MDENG and IQoJb3JpZ2luX2Vj//of-a-role")
+    assert "wJalr" not in written
+    assert "IQoJ" not in written
 
 
 def test_a_service_that_is_not_there_is_told_so() -> None:
