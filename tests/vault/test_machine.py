@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 )
 
 from providers.actions import create_endpoint, create_provider, update_endpoint, update_provider
-from providers.models import Provider
+from providers.models import Endpoint, Provider
 from snapshots.publish import publish
 from tests.vault.machine_cast import (
     CHEAP,
@@ -62,6 +62,8 @@ COASTS = (0, 20, 180)
 ROUNDS = 3
 PHASES = [Phase.generate, Phase.shrink]
 SECOND = timedelta(seconds=1)
+IN_ORDER = ("credential_id", "version", "origin")
+"""Not by their ids, which are random: a life must go the same way when it is told again."""
 
 kills = st.none() | st.none() | st.integers(0, 45)
 pick = st.integers(0, 1000)
@@ -374,7 +376,7 @@ class VaultMachine(World):
     @precondition(quiet)
     @rule(one=pick, other=pick)
     def somebody_swaps_two_records(self, one: int, other: int) -> None:
-        rows = list(SealedSecret.objects.order_by("pk"))
+        rows = list(SealedSecret.objects.order_by(*IN_ORDER))
         if len(rows) < 2:
             return
         first, second = rows[one % len(rows)], rows[other % len(rows)]
@@ -390,7 +392,7 @@ class VaultMachine(World):
     @precondition(quiet)
     @rule(which=pick, field=st.sampled_from(["origin", "provider_kind", "row_version", "record", "version"]))
     def somebody_alters_a_row(self, which: int, field: str) -> None:
-        rows = list(SealedSecret.objects.order_by("pk"))
+        rows = list(SealedSecret.objects.order_by(*IN_ORDER))
         if not rows:
             return
         row = rows[which % len(rows)]
@@ -400,15 +402,18 @@ class VaultMachine(World):
             "provider_kind": "ollama",
             "row_version": row.row_version + 1,
             "record": record[:-1] + bytes([record[-1] ^ 1]),
-            "version": row.version + 7,
+            "version": 1_000_000 + row.version,
         }
         one = SealedSecret.objects.filter(pk=row.pk)
-        if field == "origin" and not row.credential.provider.endpoints.filter(url__contains="evil"):
-            # The operator's endpoint leads there already.
+        if field == "origin":
+            # The operator's endpoint leads there already. It goes before a key is entered for it in good faith.
             create_endpoint(ADMIN, provider=row.credential.provider, url=altered["origin"])
-        self.tamper(
-            lambda: one.update(**{field: altered[field]}), lambda: one.update(**{field: getattr(row, field)})
-        )
+
+        def undo() -> None:
+            Endpoint.objects.filter(url__contains="evil").delete()
+            one.update(**{field: getattr(row, field)})
+
+        self.tamper(lambda: one.update(**{field: altered[field]}), undo)
 
     @precondition(lambda self: not self.away.now and self.undo is None and Vault.objects.exists())
     @rule()
@@ -452,14 +457,12 @@ class VaultMachine(World):
         process = self.process(which)
         if not self.current(process):
             return
-        known = set(self.truth.by_record)
+        Endpoint.objects.filter(url__contains="evil").delete()
         with process.running():
             accept_rows(ADMIN)
             assert check_manifest() == []
             self.undo = None
             for row in Credential.objects.filter(sealed_secrets__isnull=False).distinct().order_by("pk"):
-                # The row's own version may be anything by now.
-                SealedSecret.objects.filter(credential=row).exclude(record__in=known).exists()
                 self.truth.entered[row.pk, row.version + 1] = secret = self.text("sk")
                 seal_secret(ADMIN, row, secret)
                 self.versions[row.pk] = row.version
