@@ -10,7 +10,7 @@ from tests.console.routes import list_routes
 from tests.security.hostile import HostileProvider
 from tests.security.vault_trap import LEFT_OUT, VaultTrap, list_disguises, make_vault_service
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("vault trap")]
 
 
 @pytest.fixture(scope="module")

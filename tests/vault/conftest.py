@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 
 import pytest
 
 from tests.vault.vaults import Time
-from vault.leftovers import leftovers
 from vault.opened import opened_vault
 
 
@@ -25,7 +25,8 @@ def time() -> Time:
     return Time()
 
 
-@pytest.fixture(autouse=True)
-def _no_collections(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test process has so many objects that a full collection at each lock is most of a test's time."""
-    monkeypatch.setattr(leftovers, "_collector", lambda: 0)
+@pytest.fixture(autouse=True, scope="session")
+def cheap_collections() -> None:
+    """As a serving process does: what is there already is left out of collections, of which each lock makes one."""
+    gc.collect()
+    gc.freeze()
