@@ -74,7 +74,7 @@ class Vault(models.Model):
 
 
 class VaultSlot(models.Model):
-    """One way to the root key. `document` is `engine.slots.encode_slot`'s JSON: all of it authenticated, none of it secret."""
+    """One way to the root key. `document` is `slot_secrets.write_slot`'s JSON: all of it authenticated, none of it secret."""
 
     slot_id = models.CharField(max_length=32, primary_key=True, default=make_id, editable=False)
     kind = models.CharField(
