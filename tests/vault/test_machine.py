@@ -544,7 +544,7 @@ def test_whatever_happens_to_a_vault_it_keeps_its_promises() -> None:
     until = time.monotonic() + 60 * float(os.environ.get("VAULT_MACHINE_MINUTES", "0"))
     run(40, 40)
     while time.monotonic() < until:
-        run(100, 60)
+        run(20, 60)
     print(f"the vault's machine: {', '.join(f'{number} {name}' for name, number in sorted(counted.items()))}")
     for name in ("done", "refused", "killed", "opened", "kept shut", "recovered", "reached everybody"):
         assert counted[name], f"the machine never came to: {name}"
