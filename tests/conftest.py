@@ -74,16 +74,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Closes the network for the whole run."""
+    """Closes the network for the whole run, and names the marker of what takes minutes."""
+    config.addinivalue_line("markers", "drill: takes minutes or many processes; only with -m drill")
     install_network_guard()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Marks what uses a database; on Postgres the rest has run already and is left out."""
+    """Marks what uses a database; on Postgres the rest has run already and is left out. Drills run if asked for by name."""
     database_fixtures = {"db", "transactional_db", "live_server", "admin_client", "django_db_setup"}
     for item in items:
         if item.get_closest_marker("django_db") or database_fixtures & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.database)
+    if "drill" not in config.getoption("markexpr"):
+        drills = [item for item in items if item.get_closest_marker("drill")]
+        config.hook.pytest_deselected(items=drills)
+        items[:] = [item for item in items if item not in drills]
     if DATABASE == "postgres":
         kept = [item for item in items if item.get_closest_marker("database")]
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])

@@ -63,7 +63,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "claude_code: runs Claude Code, a large npm package; only with -m claude_code"
     )
-    config.addinivalue_line("markers", "drill: runs many processes for long; only with -m drill")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -72,8 +71,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.path.is_relative_to(here) and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group("e2e"))
-    asked = config.getoption("markexpr")
-    rare = [name for name in ("claude_code", "drill") if name not in asked]
-    left_out = [item for item in items if any(item.get_closest_marker(name) for name in rare)]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
+    if "claude_code" not in config.getoption("markexpr"):
+        left_out = [item for item in items if item.get_closest_marker("claude_code")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]

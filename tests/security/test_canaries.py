@@ -18,6 +18,9 @@ SLOTS = (
     "minted-key",
 )
 
+# One installation for all of them.
+pytestmark = pytest.mark.xdist_group("trap")
+
 
 def holders(sinks: dict[str, str], canary: str) -> list[str]:
     """The names of the sinks that hold the canary, with what stands around it."""

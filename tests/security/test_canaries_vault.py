@@ -1,4 +1,7 @@
-"""Nothing of the vault, of people's secrets or of the settings in any sink, whatever URL, command or fault it goes through."""
+"""Nothing of the vault, of people's secrets or of the settings in any sink, whatever URL, command or fault it goes through.
+
+Three minutes: `pytest tests/security -m drill -s`. `test_canaries.py` is the smaller one that every run has.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from tests.console.routes import list_routes
 from tests.security.hostile import HostileProvider
 from tests.security.vault_trap import LEFT_OUT, VaultTrap, list_disguises, make_vault_service
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("vault trap")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("vault-trap")]
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +27,7 @@ def sprung(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VaultTrap]:
             yield trap
 
 
+@pytest.mark.drill
 def test_the_trap_works(sprung: VaultTrap) -> None:
     """The secrets were used: the vault opened, providers got its keys, pages failed and showed their reports."""
     assert any(sprung.canaries["sealed-openai"] in key for key in sprung.hostile.keys)
@@ -45,6 +49,7 @@ def test_the_search_finds_a_canary_in_each_disguise() -> None:
     assert len(set(list_disguises(value).values())) > 9
 
 
+@pytest.mark.drill
 def test_no_sink_holds_a_secret_in_any_disguise(sprung: VaultTrap) -> None:
     sinks = sprung.sinks()
     hits, searched = [], 0
