@@ -90,7 +90,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=drills)
         items[:] = [item for item in items if item not in drills]
     if DATABASE == "postgres":
-        kept = [item for item in items if item.get_closest_marker("database")]
+        again = [item for item in items if item.get_closest_marker("database")]
+        kept = [item for item in again if not item.get_closest_marker("browser")]
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = kept
 

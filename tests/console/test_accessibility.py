@@ -16,6 +16,7 @@ from tests.console.test_browser import list_pages
 from tests.e2e.npm import install_packages, list_unpinned
 
 pytestmark = [
+    pytest.mark.browser,
     pytest.mark.django_db(transaction=True),
     pytest.mark.slow,
     # Django's live server leaves its threads' connections to the collector.

@@ -14,6 +14,7 @@ from tests.console.routes import fill
 from tests.console.test_urls import DECLARED
 
 pytestmark = [
+    pytest.mark.browser,
     pytest.mark.django_db(transaction=True),
     # Django's live server leaves its threads' connections to the collector.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),

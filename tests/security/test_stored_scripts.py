@@ -17,6 +17,7 @@ from usage.appendonly import open_ledger_door
 from usage.models import Price, UsageRecord
 
 pytestmark = [
+    pytest.mark.browser,
     pytest.mark.django_db(transaction=True),
     # Django's live server leaves its threads' connections to the collector.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),

@@ -17,6 +17,7 @@ from tests.signin.conftest import PASSWORD
 from tests.signin.test_second_factor import code_at, enrolled
 
 pytestmark = [
+    pytest.mark.browser,
     pytest.mark.django_db(transaction=True),
     pytest.mark.slow,
     # Django's live server leaves its threads' connections to the collector.

@@ -26,6 +26,7 @@ from vault.vault_actions import add_generated_key_slot, lock
 from vault.vault_manifest import check_manifest
 
 pytestmark = [
+    pytest.mark.browser,
     pytest.mark.django_db(transaction=True),
     pytest.mark.slow,
     # Django's live server leaves its threads' connections to the collector.
