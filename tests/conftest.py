@@ -91,7 +91,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in drills]
     if DATABASE == "postgres":
         again = [item for item in items if item.get_closest_marker("database")]
-        kept = [item for item in again if not item.get_closest_marker("browser")]
+        once = ("browser", "once")
+        kept = [item for item in again if not any(item.get_closest_marker(name) for name in once)]
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = kept
 

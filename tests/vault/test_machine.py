@@ -539,10 +539,11 @@ def run(examples: int, steps: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.django_db(transaction=True)
 def test_whatever_happens_to_a_vault_it_keeps_its_promises() -> None:
     until = time.monotonic() + 60 * float(os.environ.get("VAULT_MACHINE_MINUTES", "0"))
-    run(20, 40)
+    run(40, 40)
     while time.monotonic() < until:
         run(20, 60)
     print(f"the vault's machine: {', '.join(f'{number} {name}' for name, number in sorted(counted.items()))}")
