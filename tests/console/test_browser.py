@@ -36,7 +36,9 @@ def list_pages() -> list[str]:
     return [fill(route, ids) for route in routes if route not in (*NO_PAGES, *DOWNLOADS)] + ["/admin/v1/docs"]
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+@pytest.mark.parametrize(
+    ("scheme", "width"), [pytest.param("light", 1280, marks=pytest.mark.drill), ("dark", 390)]
+)
 def test_every_page_loads_without_a_complaint(
     live_server: Any, session: str, scheme: str, width: int
 ) -> None:

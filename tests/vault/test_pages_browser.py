@@ -251,7 +251,7 @@ def prepare_troubles() -> None:
     lock(ADMIN, "somebody changed the database")
 
 
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [pytest.param(1280, marks=pytest.mark.drill), 390])
 def test_axe_finds_nothing_serious_and_nothing_sticks_out(live_server: Any, owner: str, width: int) -> None:
     axe = (install_packages(PACKAGES) / "node_modules/axe-core/axe.min.js").read_text()
     pages = prepare_pages()
