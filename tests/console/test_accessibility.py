@@ -94,6 +94,7 @@ OUTSIDE = ("/admin/nowhere/", "/admin/usage/price/add/", "/admin/access/team/?q=
 """No such page, not allowed, nothing found."""
 
 
+@pytest.mark.drill
 def test_axe_finds_nothing_serious_on_any_page_in_either_theme(live_server: Any, session: str) -> None:
     axe = (install_packages(PACKAGES) / "node_modules/axe-core/axe.min.js").read_text()
     visits = [(path, wait_for_operations if path.endswith("/docs") else None) for path in list_pages()]
