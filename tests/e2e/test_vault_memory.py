@@ -43,7 +43,9 @@ def look(fleet: Fleet, needles: dict[str, bytes]) -> Counter[str]:
         for pid in (fleet.first.process.pid, *fleet.worker_pids()):
             found.update(search_memory(pid, needles))
     except PermissionError:
-        pytest.fail("reading the memory of undumpable processes takes root and CAP_SYS_PTRACE: run it as root")
+        pytest.fail(
+            "reading the memory of undumpable processes takes root and CAP_SYS_PTRACE: run it as root"
+        )
     return found
 
 
