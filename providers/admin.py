@@ -81,6 +81,7 @@ class ProviderAdmin(AsksBeforeLoss, ModelAdmin):
     list_display = ("name", "label", "kind", "state", "endpoint_count", "model_count", "credential_count")
     list_filter = ("kind", "enabled", "draining")
     search_fields = ("name", "label")
+    sealed_by = "credential__provider"
     empty_text = "A provider serves models: a vendor, or a server of your own."
     labels = {
         "connect_timeout": "Connect timeout, seconds",

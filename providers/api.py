@@ -16,11 +16,13 @@ from providers import actions
 from providers.discovery import DISCOVERY_PERMISSIONS, DiscoveryDiff, apply_discovery
 from providers.models import Endpoint, Model, Provider
 from providers.probe import ask, check_connection
+from signin.recent import require_recent
 from tokenhub.control.api import WritableViewSet
 from usage.actions import set_price
 from usage.api import PriceSerializer
 from usage.models import Price
-from vault.sealing import consequences_of_url
+from vault.models import SealedSecret
+from vault.reach import find_losses, read_reach
 
 
 class ProviderSerializer(serializers.ModelSerializer[Provider]):
@@ -85,7 +87,7 @@ class ReportSerializer(serializers.Serializer[Any]):
 
 
 class ConsequencesSerializer(serializers.Serializer[Any]):
-    """Sentences to show before a change; none: it changes nothing for sealed keys."""
+    """Sentences to show before a change; none: every key that could be used can still be."""
 
     consequences = serializers.ListField(child=serializers.CharField())
 
@@ -134,6 +136,9 @@ class ProviderViewSet(WritableViewSet):
         return actions.update_provider(self.actor, row, **data)
 
     def do_delete(self, row: Provider) -> None:
+        if SealedSecret.objects.filter(credential__provider=row).exists():
+            # As the page for it: a sealed key is gone for good.
+            require_recent(self.request)
         actions.delete_provider(self.actor, row)
 
     @extend_schema(request=None, responses=DiffSerializer)
@@ -171,10 +176,13 @@ class EndpointViewSet(WritableViewSet):
     @extend_schema(parameters=[OpenApiParameter("url", str, required=True)], responses=ConsequencesSerializer)
     @action(detail=True, methods=["get"])
     def consequences(self, request: Request, pk: str) -> Response:
-        """What another URL would do to sealed keys, before it is saved."""
+        """Which keys another URL would make unusable, before it is saved."""
         row = self.get_object()
         url = request.query_params.get("url", row.url)
-        return Response({"consequences": consequences_of_url(row, url)})
+        others = row.provider.endpoints.filter(enabled=True).exclude(pk=row.pk)
+        urls = [*others.values_list("url", flat=True), *([url] if row.enabled else [])]
+        losses = find_losses(read_reach(row.provider_id), read_reach(row.provider_id, urls=urls))
+        return Response({"consequences": [loss.tell() for loss in losses]})
 
     def do_create(self, data: dict[str, Any]) -> Endpoint:
         return actions.create_endpoint(self.actor, **data)

@@ -15,7 +15,6 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.decorators import method_decorator
-from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.safestring import mark_safe
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_protect
@@ -31,7 +30,7 @@ from signin.recent import recently_confirmed
 from signin.requirement import must_have
 from signin.sessions import CONFIRMED, SECOND_FACTOR, STARTED
 from tokenhub.control.actors import Actor
-from tokenhub.control.callers import actor_of, address_of
+from tokenhub.control.callers import actor_of, address_of, next_url
 from tokenhub.control.display import write_refusal
 from tokenhub.core.errors import TokenhubError
 
@@ -279,12 +278,5 @@ def confirm(request: HttpRequest) -> HttpResponseBase:
             form.add_error("code", WRONG)
         else:
             request.session[CONFIRMED] = now.timestamp()
-            return HttpResponseRedirect(_next_url(request))
+            return HttpResponseRedirect(next_url(request, reverse("admin:index")))
     return _page(request, "signin/confirm.html", "Confirm that it is you", form=form)
-
-
-def _next_url(request: HttpRequest) -> str:
-    url = str(request.GET.get("next", ""))
-    hosts = {request.get_host()}
-    safe = url_has_allowed_host_and_scheme(url, hosts, require_https=request.is_secure())
-    return url if safe else reverse("admin:index")

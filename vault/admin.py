@@ -44,6 +44,7 @@ class CredentialAdmin(AsksBeforeLoss, SealedKeyPages, ModelAdmin):
     readonly_fields = ("version", "sealed_text")
     fields = ("provider", "name", "source", "reference", "weight", "enabled", "version")
     actions_detail = ("seal_page", "forget_page", "renew")
+    sealed_by = "credential"
 
     def provider_id_of(self, row: Credential) -> int | None:
         return None if row.pk is None else row.provider_id

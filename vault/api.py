@@ -83,7 +83,10 @@ class AuditFilter(django_filters.FilterSet):
 
 
 class CredentialViewSet(WritableViewSet):
-    """Credential references; `renew` says that the secret behind one was replaced."""
+    """Credential references; `renew` says that the secret behind one was replaced.
+
+    What seals or deletes a key in the vault asks a session for recent authentication.
+    """
 
     queryset = Credential.objects.prefetch_related(
         Prefetch("sealed_secrets", SealedSecret.objects.defer("record"))
@@ -100,10 +103,17 @@ class CredentialViewSet(WritableViewSet):
 
     def do_update(self, row: Credential, data: dict[str, Any]) -> Credential:
         self._ask_who(data)
+        if (
+            data.get("source", Credential.Source.VAULT) != Credential.Source.VAULT
+            and row.sealed_secrets.exists()
+        ):
+            require_recent(self.request)
         changes = self.without_parent(_with_overlap(data), row, "provider")
         return actions.update_credential(self.actor, row, **changes)
 
     def do_delete(self, row: Credential) -> None:
+        if row.sealed_secrets.exists():
+            require_recent(self.request)
         actions.delete_credential(self.actor, row)
 
     def _ask_who(self, data: dict[str, Any]) -> None:

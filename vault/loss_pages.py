@@ -1,6 +1,7 @@
 """Asks before a form is saved that makes providers' keys unusable, or deletes them. For admin classes. Control plane.
 
 The change is made, looked at and rolled back; whoever confirms sends the same form again. So nothing is told by guesswork.
+What deletes a sealed key asks for recent authentication besides, whichever page it is done on.
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ import hashlib
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
 
+from signin.recent import ConfirmFirst, ask_again, is_recent
 from tokenhub.core.errors import Conflict
+from vault.models import SealedSecret
 from vault.reach import Loss, Reach, find_losses, read_reach
 
 CONFIRMED = "_keys_lost"
@@ -37,6 +41,9 @@ class EditAgain(Conflict):
 class AsksBeforeLoss:
     """For a ModelAdmin, before it in the order of bases. `provider_id_of` says which provider a row belongs to."""
 
+    sealed_by = ""
+    """How sealed secrets are found by rows of this class, as a lookup: they are deleted with the rows."""
+
     def provider_id_of(self, row: Any) -> int | None:
         """The provider that the row is, or belongs to; None for a new one."""
         return None if row.pk is None else int(row.pk)
@@ -48,11 +55,13 @@ class AsksBeforeLoss:
         super().save_model(request, obj, form, change)  # type: ignore[misc]
 
     def save_related(self, request: HttpRequest, form: Any, formsets: list[Any], change: bool) -> None:
-        """Looks again when all is written. Raises KeysLost, which takes it back."""
+        """Looks again when all is written. Raises KeysLost or ConfirmFirst, which takes it back."""
         super().save_related(request, form, formsets, change)  # type: ignore[misc]
         before: Reach = request.reach_before  # type: ignore[attr-defined]
         provider_id = self.provider_id_of(form.instance) if before else None
         losses = [] if provider_id is None else find_losses(before, read_reach(provider_id))
+        if any(loss.deleted for loss in losses) and not is_recent(request.session, timezone.now()):
+            raise ConfirmFirst
         if losses and request.POST.get(CONFIRMED) != _digest(losses):
             raise KeysLost(losses)
 
@@ -70,6 +79,27 @@ class AsksBeforeLoss:
         answer: HttpResponse = super().changeform_view(request, object_id, form_url, extra_context)  # type: ignore[misc]
         refused = getattr(request, "refused", None)
         return self._ask(request, object_id, refused.losses) if isinstance(refused, KeysLost) else answer
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Asks for recent authentication first, where a sealed key would go too."""
+        row = self.get_object(request, object_id)  # type: ignore[attr-defined]
+        sealed = row is not None and self._has_sealed(pk=row.pk)
+        if sealed and (again := ask_again(request)) is not None:
+            return again  # type: ignore[return-value]
+        answer: HttpResponse = super().delete_view(request, object_id, extra_context)  # type: ignore[misc]
+        return answer
+
+    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
+        """The same for many rows. Raises ConfirmFirst."""
+        if self._has_sealed(pk__in=queryset.values("pk")) and not is_recent(request.session, timezone.now()):
+            raise ConfirmFirst
+        super().delete_queryset(request, queryset)  # type: ignore[misc]
+
+    def _has_sealed(self, **lookup: Any) -> bool:
+        found = {f"{self.sealed_by}__{name}": value for name, value in lookup.items()}
+        return SealedSecret.objects.filter(**found).exists()
 
     def _ask(self, request: HttpRequest, object_id: str | None, losses: list[Loss]) -> HttpResponse:
         named = request.user.has_perm("vault.view_credential")

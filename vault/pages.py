@@ -20,10 +20,9 @@ from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.http import url_has_allowed_host_and_scheme
 
 from tokenhub.control import display
-from tokenhub.control.callers import actor_of
+from tokenhub.control.callers import actor_of, next_url
 from tokenhub.core.errors import TokenhubError
 from vault import vault_actions, vault_manifest
 from vault.engine.slots import SlotKind
@@ -149,15 +148,9 @@ def unlock(request: HttpRequest) -> HttpResponseBase:
             form.refuse(refused)
         else:
             messages.success(request, "The vault is unlocked. The other workers follow within seconds.")
-            return HttpResponseRedirect(_next_url(request))
+            return HttpResponseRedirect(next_url(request, reverse("vault:status")))
     vault = get_vault()
     return page(request, "vault/unlock.html", "Unlock the vault", form=form, vault=vault)
-
-
-def _next_url(request: HttpRequest) -> str:
-    url = str(request.GET.get("next", ""))
-    safe = url_has_allowed_host_and_scheme(url, {request.get_host()}, require_https=request.is_secure())
-    return url if safe else reverse("vault:status")
 
 
 @vault_page(UNLOCK, sudo=False)

@@ -7,12 +7,12 @@ another URL, kind or auth header, an endpoint switched on, a credential deleted 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Q
+from django.db.models import Prefetch
 from django.utils import timezone
 
 from providers.adapters.registry import list_adapters
@@ -20,7 +20,7 @@ from tokenhub.core.errors import TokenhubError
 from tokenhub.core.specs import CredentialSpec
 from vault.engine.origins import origin_of
 from vault.keyring import Destination, Keyring
-from vault.models import Credential
+from vault.models import Credential, SealedSecret
 from vault.sealing import auth_header_of
 
 
@@ -58,16 +58,21 @@ class Loss:
         return f"{which} can’t be used at {self.origin} until {self.mend if named else 'it is set up for that address'}."
 
 
-def read_reach(provider_id: int) -> Reach:
-    """Of the provider as it is stored: every credential, also disabled ones, at the origins of its enabled endpoints."""
+def read_reach(provider_id: int, *, urls: Iterable[str] | None = None) -> Reach:
+    """Of the provider as it is stored: every credential, also disabled ones, at the origins of its enabled endpoints.
+
+    `urls` in place of those endpoints', to ask before they are saved. Reads the same number of queries for any provider.
+    """
+    sealed = Prefetch("sealed_secrets", SealedSecret.objects.defer("record"))
     rows = Credential.objects.filter(provider_id=provider_id).select_related("provider").order_by("name")
-    credentials = list(rows)
+    credentials = list(rows.prefetch_related(sealed))
     if not credentials:
         return {}
     provider: Any = credentials[0].provider
     adapter = list_adapters().get(provider.kind)
     header = "" if adapter is None else auth_header_of(provider)
-    urls = provider.endpoints.filter(enabled=True).values_list("url", flat=True)
+    if urls is None:
+        urls = provider.endpoints.filter(enabled=True).values_list("url", flat=True)
     places = [Destination(origin, provider.kind, header) for origin in sorted({_spell(url) for url in urls})]
     keyring = Keyring(os.environ, settings.TOKENHUB.credentials_dir)
     return {row.pk: _reach_of(row, places, keyring) for row in credentials}
@@ -75,27 +80,29 @@ def read_reach(provider_id: int) -> Reach:
 
 def _reach_of(row: Credential, places: list[Destination], keyring: Keyring) -> CredentialReach:
     usable, barred = set[str](), dict[str, str]()
-    origins, sealed = set[str](), False
-    if row.source == Credential.Source.VAULT and places:
-        place = {"provider_kind": places[0].provider_kind, "auth_header": places[0].auth_header}
-        live = row.sealed_secrets.filter(Q(good_until=None) | Q(good_until__gt=timezone.now()))
-        origins = set(live.filter(**place).values_list("origin", flat=True))
-    if row.source == Credential.Source.VAULT:
-        sealed = row.sealed_secrets.exists()
+    secrets = list(row.sealed_secrets.all()) if row.source == Credential.Source.VAULT else []
+    now = timezone.now()
+    live = {
+        Destination(one.origin, one.provider_kind, one.auth_header)
+        for one in secrets
+        if one.good_until is None or one.good_until > now
+    }
     spec = CredentialSpec(id=str(row.pk), name=row.name, source=row.source, reference=row.reference)  # type: ignore[arg-type]
     for place_there in places:
-        mend = _find_bar(spec, place_there, origins, keyring)
+        mend = _find_bar(spec, place_there, live, keyring)
         if mend is None:
             usable.add(place_there.origin)
         else:
             barred[place_there.origin] = mend
-    return CredentialReach(row.name, row.source, row.reference, sealed, frozenset(usable), barred)
+    return CredentialReach(row.name, row.source, row.reference, bool(secrets), frozenset(usable), barred)
 
 
-def _find_bar(spec: CredentialSpec, place: Destination, sealed_for: set[str], keyring: Keyring) -> str | None:
+def _find_bar(
+    spec: CredentialSpec, place: Destination, sealed_for: set[Destination], keyring: Keyring
+) -> str | None:
     """What has to be done before the key can go there; None: it can."""
     if spec.source == "vault":
-        return None if place.origin in sealed_for else "it is entered again"
+        return None if place in sealed_for else "it is entered again"
     try:
         # As this process knows its variables and files: the workers' are the same, or they would not serve it now.
         keyring.get_secret(spec, place)

@@ -20,8 +20,6 @@ ROOT_AGE = timedelta(days=730)
 SECRET_AGE = timedelta(days=365)
 ROTATION_TAKES = timedelta(hours=1)
 """An old data key that is still there after so long waits for something."""
-AT_ONCE = timedelta(seconds=1)
-"""A slot that changed later than that was sealed anew with its secret: somebody could read the print."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +46,7 @@ def _about_slots(state: VaultState) -> Iterator[Reminder]:
     if not recovery:
         text = "There is no recovery key. A forgotten password would take every sealed key with it."
         yield Reminder(text, "bad", "Make one", reverse("vault:add_slot_of", args=["recovery"]))
-    elif all(slot.opened_at is None and slot.changed_at - slot.created_at < AT_ONCE for slot in recovery):
+    elif all(slot.opened_at is None for slot in recovery):
         text = "The recovery key was never tried. Type it once: a print that can't be read helps nobody."
         yield Reminder(text, "warn", "Try it", reverse("vault:try_recovery"))
     for slot in state.slots:

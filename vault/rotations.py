@@ -36,12 +36,12 @@ from vault.engine.hierarchy import (
 )
 from vault.engine.rotation import RotatedRoot, reseal
 from vault.engine.rotation import rotate_root as make_new_root
-from vault.engine.slots import SlotSecret
+from vault.engine.slots import SlotSecret, encode_slot
 from vault.new_keys import list_key_versions
 from vault.notify import tell_workers
 from vault.opened import OpenedVault, opened_vault
 from vault.places import place_of_secret
-from vault.slot_secrets import read_slot, write_slot
+from vault.slot_secrets import read_slot
 from vault.trail import hold_trail
 from vault.tries import CLOCK, Clock, counted_try, get_vault
 from vault.vault_manifest import changing_rows, get_manifest, lock_vault
@@ -296,7 +296,7 @@ def _store_root(
             VaultDataKey.objects.filter(pk=version).update(wrapped=box)
         for slot in made.slots:
             # Its secret was given and is the same: a password is as old as before.
-            VaultSlot.objects.filter(pk=slot.slot_id).update(document=write_slot(slot), opened_at=now)
+            VaultSlot.objects.filter(pk=slot.slot_id).update(document=encode_slot(slot), opened_at=now)
         VaultSlot.objects.exclude(pk__in=[slot.slot_id for slot in made.slots]).delete()
         vault.kept_subkeys = _keep_all(opened.root, made, vault.kept_subkeys)
         vault.root_check, vault.root_version = made.root_check, made.root.version

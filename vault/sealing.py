@@ -1,4 +1,4 @@
-"""Seals, replaces and deletes the secrets of credentials, and says which origins have none. Control plane; write-only.
+"""Seals, replaces and deletes the secrets of credentials. Control plane; write-only.
 
 A secret is sealed once for each origin that its provider has when it is entered, and bound to the provider's kind and the
 header that carries it. Whoever points the provider elsewhere afterwards gets a provider without a key, not the key.
@@ -6,13 +6,11 @@ header that carries it. Whoever points the provider elsewhere afterwards gets a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from providers.adapters.registry import list_adapters
@@ -34,15 +32,6 @@ from vault.vault_models import SealedSecret, make_id
 MAX_OVERLAP = timedelta(days=30)
 SHOWN_FROM = 16
 """Secrets of so many characters or more show their last four: of a shorter one that would be too much."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unsealed:
-    """An origin of a provider at which a sealed credential can't be used."""
-
-    credential_id: int
-    credential: str
-    origin: str
 
 
 def seal_secret(
@@ -158,49 +147,6 @@ def auth_header_of(provider: Any) -> str:
     if adapter is None:
         raise InvalidRequest(f"unknown provider kind {provider.kind!r}")
     return adapter.auth_header(provider.profile)
-
-
-def find_unsealed_origins(provider: Any, *, urls: Iterable[str] | None = None) -> list[Unsealed]:
-    """Where the provider's enabled sealed credentials can't be used: no secret for that origin, this kind and this header.
-
-    `urls` in place of the enabled endpoints', to ask before they are saved.
-    """
-    if urls is None:
-        urls = provider.endpoints.filter(enabled=True).values_list("url", flat=True)
-    origins = set[str]()
-    for url in urls:
-        try:
-            origins.add(origin_of(url))
-        except ValueError:
-            origins.add(url)
-    place = {"provider_kind": provider.kind, "auth_header": auth_header_of(provider)}
-    now = timezone.now()
-    missing = []
-    for credential in provider.credentials.filter(enabled=True, source=Credential.Source.VAULT):
-        live = credential.sealed_secrets.filter(Q(good_until=None) | Q(good_until__gt=now), **place)
-        sealed = set(live.values_list("origin", flat=True))
-        missing += [Unsealed(credential.pk, credential.name, origin) for origin in sorted(origins - sealed)]
-    return missing
-
-
-def consequences_of_url(endpoint: Any, new_url: str) -> list[str]:
-    """What a new URL of an endpoint (or an endpoint not saved yet) does to sealed keys, in sentences to show before saving."""
-    provider = endpoint.provider
-    rows = provider.endpoints.filter(enabled=True).exclude(pk=endpoint.pk)
-    others = list(rows.values_list("url", flat=True))
-    before = {
-        (one.credential_id, one.origin)
-        for one in find_unsealed_origins(provider, urls=[*others, *([endpoint.url] if endpoint.pk else [])])
-    }
-    return _sentences(find_unsealed_origins(provider, urls=[*others, new_url]), before)
-
-
-def _sentences(missing: list[Unsealed], before: set[tuple[int, str]]) -> list[str]:
-    return [
-        f"The sealed key {one.credential} can't be used at {one.origin} until it is entered again."
-        for one in missing
-        if (one.credential_id, one.origin) not in before
-    ]
 
 
 def _end_earlier(credential: Credential, now: datetime, overlap: timedelta) -> None:

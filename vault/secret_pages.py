@@ -23,6 +23,7 @@ from vault.actions import NO_OVERLAP, update_credential
 from vault.models import Credential, SealedSecret
 from vault.page_forms import SealForm
 from vault.page_frame import find_obstacle
+from vault.reach import read_reach
 
 OVERLAP_MINUTES = 10
 typed = method_decorator([sensitive_post_parameters(), sensitive_variables()])
@@ -42,9 +43,7 @@ class SealedKeyPages:
         if row.pk is None or row.source != Credential.Source.VAULT:
             return display.NOTHING
         lines = [(self._describe(one),) for one in list_sealed(row)]
-        missing = [
-            one.origin for one in sealing.find_unsealed_origins(row.provider) if one.credential_id == row.pk
-        ]
+        missing = sorted(read_reach(row.provider_id)[row.pk].barred)
         lines += [(format_html("{} {}", display.badge("not entered", "bad"), origin),) for origin in missing]
         none = [(format_html("{} Use “Enter key” above.", display.badge("none yet", "warn")),)]
         return format_html(

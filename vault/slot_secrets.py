@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
-
-import msgspec
 
 from tokenhub.core.errors import InvalidRequest
 from vault.engine.buffers import SecretBuffer
@@ -16,7 +13,7 @@ from vault.engine.hierarchy import Root
 from vault.engine.kms import Kms
 from vault.engine.passwords import DEFAULT, Argon2Parameters, encode_password
 from vault.engine.recovery import parse_key, parse_recovery_key
-from vault.engine.slots import KeySecret, KmsSecret, PasswordSecret, Slot, SlotKind, SlotSecret
+from vault.engine.slots import KeySecret, KmsSecret, PasswordSecret, Slot, SlotKind, SlotSecret, decode_slot
 from vault.leftovers import leftovers
 from vault.vault_models import VaultSlot
 
@@ -82,19 +79,10 @@ def as_slot_secrets(
 
 def read_slot(row: VaultSlot) -> Slot:
     """The slot in a row. Raises DoesNotOpen for what is none."""
-    try:
-        slot = msgspec.convert(row.document, type=Slot)
-    except msgspec.ValidationError:
-        raise DoesNotOpen("format") from None
+    slot = decode_slot(row.document)
     if slot.slot_id != row.slot_id:
         raise DoesNotOpen("format")
     return slot
-
-
-def write_slot(slot: Slot) -> dict[str, Any]:
-    """The slot as JSON values, for a row."""
-    document: dict[str, Any] = msgspec.to_builtins(slot)
-    return document
 
 
 def open_any(rows: list[VaultSlot], secrets: tuple[SlotSecret, ...]) -> tuple[VaultSlot, SlotSecret, Root]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+from dataclasses import dataclass, field
 from typing import Any
 
 from django.db import DatabaseError, transaction
@@ -22,21 +23,60 @@ from vault.engine.hierarchy import DataKey, Root, check_root, make_root_check, w
 from vault.engine.kms import Kms
 from vault.engine.passwords import DEFAULT, Argon2Parameters, encode_password
 from vault.engine.recovery import format_recovery_key
-from vault.engine.slots import HEADLESS_KINDS, KeySecret, KmsSecret, PasswordSecret, SlotKind, SlotSecret
+from vault.engine.slots import (
+    HEADLESS_KINDS,
+    KeySecret,
+    KmsSecret,
+    PasswordSecret,
+    SlotKind,
+    SlotSecret,
+    encode_slot,
+)
 from vault.engine.strength import check_password
 from vault.leftovers import leftovers
 from vault.notify import tell_workers
 from vault.opened import opened_vault
-from vault.slot_secrets import Given, kind_of, open_any, write_slot
+from vault.slot_secrets import Given, kind_of, open_any
 from vault.trail import hold_trail
-from vault.tries import CLOCK, Clock, NoVault, counted_try, get_vault
+from vault.tries import CLOCK, Clock, counted_try, get_vault
 from vault.vault_manifest import find_last_counter, lock_vault, sign
 from vault.vault_models import Vault, VaultDataKey, VaultGrant, VaultManifest, VaultSlot, VaultTry, make_id
 
 SETTINGS = ("idle_minutes", "max_hours", "coast_seconds")
 MAX_SLOTS = 16
 
-__all__ = ["NoVault", "get_vault"]
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NewVault:
+    """A vault that is not stored yet: its row, ROOT, its first data key wrapped, its slots, and the recovery key to print."""
+
+    row: Vault
+    root: Root
+    wrapped: bytes
+    slots: tuple[VaultSlot, ...]
+    recovery_key: str = field(repr=False)
+
+
+def draft_vault(password: str, *, parameters: Argon2Parameters = DEFAULT) -> NewVault:
+    """A new vault with a password slot and a recovery slot. Takes Argon2id's time. Raises PasswordTooWeak."""
+    check_password(password)
+    row = Vault(vault_id=make_id(), unlocked_at=timezone.now())
+    root = Root.create(row.vault_id)
+    try:
+        with (
+            encode_password(password) as typed,
+            SecretBuffer.random() as printed,
+            DataKey.create(row.vault_id, 1) as data_key,
+        ):
+            row.root_check = make_root_check(root)
+            slots = (
+                _new_slot(root, "Password", PasswordSecret(typed, parameters=parameters)),
+                _new_slot(root, "Recovery key", KeySecret(SlotKind.RECOVERY, printed)),
+            )
+            return NewVault(row, root, wrap_data_key(root, data_key), slots, format_recovery_key(printed))
+    except BaseException:
+        root.wipe()
+        raise
 
 
 def initialise(actor: Actor, password: str, *, parameters: Argon2Parameters = DEFAULT) -> str:
@@ -48,31 +88,30 @@ def initialise(actor: Actor, password: str, *, parameters: Argon2Parameters = DE
     leftovers.note()
     if Vault.objects.exists():
         raise _already()
-    check_password(password)
-    vault = Vault(vault_id=make_id(), unlocked_at=timezone.now())
-    root = Root.create(vault.vault_id)
+    return store_vault(actor, draft_vault(password, parameters=parameters))
+
+
+def store_vault(actor: Actor, new: NewVault) -> str:
+    """Stores what was drafted and holds its ROOT, which is taken over; the recovery key. Raises Conflict for a second vault."""
     try:
-        with (
-            encode_password(password) as typed,
-            SecretBuffer.random() as printed,
-            DataKey.create(vault.vault_id, 1) as data_key,
-        ):
-            vault.root_check = make_root_check(root)
-            slots = [
-                _new_slot(root, "Password", PasswordSecret(typed, parameters=parameters)),
-                _new_slot(root, "Recovery key", KeySecret(SlotKind.RECOVERY, printed)),
-            ]
-            wrapped = wrap_data_key(root, data_key)
-            recovery_key = format_recovery_key(printed)
-        _store_new(actor, vault, root, wrapped, slots)
-    except BaseException:
-        root.wipe()
+        with transaction.atomic():
+            add(actor, new.row)
+            VaultTry.objects.all().delete()
+            VaultDataKey.objects.create(version=1, wrapped=new.wrapped)
+            # It goes on counting where a vault before this one ended: the trail tells of that one's counter.
+            sign(new.root, VaultManifest(counter=find_last_counter()))
+            for slot in new.slots:
+                add(actor, slot)
+    except BaseException as error:
+        new.root.wipe()
+        if isinstance(error, Conflict):
+            raise _already() from None
         raise
     # The vault is there, and its recovery key is shown this once, whatever happens now; the password opens it later.
     with contextlib.suppress(DatabaseError, VaultLocked):
-        opened_vault.put(root, epoch=vault.lock_epoch)
+        opened_vault.put(new.root, epoch=new.row.lock_epoch)
         tell_workers()
-    return recovery_key
+    return new.recovery_key
 
 
 def unlock(actor: Actor, given: Given, *, clock: Clock = CLOCK) -> None:
@@ -160,7 +199,7 @@ def change_password(
             _check_opened(root, vault)
             assert isinstance(secret, PasswordSecret)
             slot = PasswordSecret(typed, secret.pepper, parameters).wrap(root, row.slot_id)
-            _store_slot(actor, row, write_slot(slot), vault.root_version, clock)
+            _store_slot(actor, row, encode_slot(slot), vault.root_version, clock)
     return row
 
 
@@ -278,22 +317,8 @@ def _already() -> Conflict:
 def _new_slot(root: Root, label: str, secret: SlotSecret) -> VaultSlot:
     slot = secret.wrap(root, make_id())
     return VaultSlot(
-        slot_id=slot.slot_id, kind=slot.kind.value, label=label.strip(), document=write_slot(slot)
+        slot_id=slot.slot_id, kind=slot.kind.value, label=label.strip(), document=encode_slot(slot)
     )
-
-
-def _store_new(actor: Actor, vault: Vault, root: Root, wrapped: bytes, slots: list[VaultSlot]) -> None:
-    try:
-        with transaction.atomic():
-            add(actor, vault)
-            VaultTry.objects.all().delete()
-            VaultDataKey.objects.create(version=1, wrapped=wrapped)
-            # It goes on counting where a vault before this one ended: the trail tells of that one's counter.
-            sign(root, VaultManifest(counter=find_last_counter()))
-            for slot in slots:
-                add(actor, slot)
-    except Conflict:
-        raise _already() from None
 
 
 def _store_slot(

@@ -1,8 +1,9 @@
 """The vault's own tables: the vault, its slots, data keys, sealed secrets, and its workers. Control plane; nothing readable.
 
 Whoever reads these rows learns no secret, and whoever writes them can at most keep the vault from opening: everything that
-matters is authenticated under keys that are not here (`docs/vault.md`). Rows change in `vault.vault_actions`, `vault.sealing`
-and `vault.rotations` only, and, for workers and grants, in `vault.agent`.
+matters is authenticated under keys that are not here (`docs/vault.md`). Rows change in `vault.vault_actions`, `vault.sealing`,
+`vault.rotations`, `vault.vault_manifest` and `vault.destruction` only; tries in `vault.tries`; workers and grants in `vault.agent`
+and `vault.granting`.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Vault(models.Model):
 
 
 class VaultSlot(models.Model):
-    """One way to the root key. `document` is `slot_secrets.write_slot`'s JSON: all of it authenticated, none of it secret."""
+    """One way to the root key. `document` is `engine.slots.encode_slot`'s: all of it authenticated, none of it secret."""
 
     slot_id = models.CharField(max_length=32, primary_key=True, default=make_id, editable=False)
     kind = models.CharField(

@@ -14,6 +14,7 @@ from django.db.models import Count, Q
 
 from providers.models import Model, Provider
 from vault.engine.manifest import Change
+from vault.engine.slots import HEADLESS_KINDS
 from vault.models import (
     AuditEntry,
     Credential,
@@ -118,7 +119,7 @@ class VaultState:
     @property
     def headless(self) -> bool:
         """Whether a slot unlocks it at a start without anyone; then nothing locks by itself."""
-        return any(slot.kind in ("key_file", "environment", "kms") for slot in self.slots)
+        return any(slot.kind in HEADLESS_KINDS for slot in self.slots)
 
     @property
     def follows_not(self) -> bool:

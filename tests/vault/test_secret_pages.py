@@ -428,3 +428,77 @@ def test_the_file_beside_a_mounted_secret_is_named(tmp_path: Path) -> None:
     assert told == [
         "The key file can’t be used at https://other.example:443 until the file acme.origin names that address too."
     ]
+
+
+# --- what deletes a sealed key asks who it is ---------------------------------------------------------------------------
+
+
+def test_whatever_deletes_a_sealed_key_asks_who_it_is(vera: Visitor) -> None:
+    a_vault()
+    row = seal_secret(ADMIN, a_credential(), SECRET)
+    user = User.objects.create_superuser("root")
+    root = Visitor(user=user)
+    root.forget_confirmation()
+    elsewhere = {
+        "name": "main",
+        "source": "env",
+        "reference": "TOKENHUB_CRED_X",
+        "weight": 1,
+        "enabled": "on",
+    }
+    for kind, pk in (("vault/credential", row.pk), ("providers/provider", row.provider_id)):
+        for method in (root.client.get, root.client.post):
+            answer = method(f"/admin/{kind}/{pk}/delete/", {"post": "yes"})
+            assert "/confirm" in answer["Location"], kind
+        chosen = {"action": "delete_selected", "_selected_action": pk, "post": "yes"}
+        listed = root.client.post(f"/admin/{kind}/", chosen, follow=True).content.decode()
+        assert "confirm that it is you first" in listed.casefold(), kind
+    text = root.post(page_of(row), expect=200, **elsewhere)
+    assert "confirm that it is you first" in text.casefold()
+    assert 'value="TOKENHUB_CRED_X"' in text
+    for method, path, body in (
+        ("delete", f"credentials/{row.pk}", None),
+        ("delete", f"providers/{row.provider_id}", None),
+        ("patch", f"credentials/{row.pk}", {"source": "env", "reference": "TOKENHUB_CRED_X"}),
+    ):
+        answer = getattr(root.client, method)(f"/admin/v1/{path}", body, content_type="application/json")
+        assert (answer.status_code, answer.json().get("code")) == (403, "confirmation_needed"), path
+    assert open_all() == [SECRET]
+    bare = create_credential(
+        ADMIN, provider=row.provider, name="bare", source="env", reference="TOKENHUB_CRED_Y"
+    )
+    root.post(page_of(bare, "delete"), post="yes")
+    assert not Credential.objects.filter(pk=bare.pk).exists()
+
+
+def test_after_a_proof_a_credential_is_deleted_with_its_key(vera: Visitor) -> None:
+    a_vault()
+    row = seal_secret(ADMIN, a_credential(), SECRET)
+    vera.post(page_of(row, "delete"), post="yes")
+    assert not SealedSecret.objects.exists()
+
+
+def test_the_api_tells_of_a_new_urls_consequences_by_the_pages_rule(
+    monkeypatch: pytest.MonkeyPatch, vera: Visitor
+) -> None:
+    a_vault()
+    monkeypatch.setenv("TOKENHUB_CRED_REACH", SECRET)
+    monkeypatch.setenv("TOKENHUB_CRED_REACH__ORIGIN", "https://acme.example")
+    row = seal_secret(ADMIN, a_credential(), SECRET)
+    provider: Any = row.provider
+    create_credential(ADMIN, provider=provider, name="env", source="env", reference="TOKENHUB_CRED_REACH")
+    endpoint = provider.endpoints.get()
+
+    def told(url: str) -> list[str]:
+        answer = vera.client.get(f"/admin/v1/endpoints/{endpoint.pk}/consequences", {"url": url})
+        return list(answer.json()["consequences"])
+
+    assert told("https://acme.example/elsewhere") == []
+    assert told("https://eu.acme.example") == [
+        "The key env can’t be used at https://eu.acme.example:443 until TOKENHUB_CRED_REACH__ORIGIN names that address"
+        " too and Tokenhub was started again.",
+        "The key main can’t be used at https://eu.acme.example:443 until it is entered again.",
+    ]
+    endpoint.enabled = False
+    endpoint.save()
+    assert told("https://eu.acme.example") == []

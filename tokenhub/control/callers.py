@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.http import HttpRequest
+from django.utils.http import url_has_allowed_host_and_scheme
 from rest_framework.request import Request
 
 from tokenhub.control.actors import Actor
@@ -67,3 +68,10 @@ def request_id_of(request: HttpRequest) -> str:
         known = f"req_{uuid.uuid4().hex}"
         request.tokenhub_request_id = known  # type: ignore[attr-defined]
     return str(known)
+
+
+def next_url(request: HttpRequest, otherwise: str) -> str:
+    """Where the caller wants to go on, by `next` in the query, if that is a page of this site; else `otherwise`."""
+    url = str(request.GET.get("next", ""))
+    safe = url_has_allowed_host_and_scheme(url, {request.get_host()}, require_https=request.is_secure())
+    return url if safe else otherwise

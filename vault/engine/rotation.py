@@ -1,6 +1,6 @@
 """The rotations of the vault, as functions from what is stored to what is to be stored. Control plane; pure.
 
-    password   `change_secret`: one slot; ROOT, data keys and records stay
+    password   one slot is unwrapped and wrapped again; ROOT, data keys and records stay
     data key   `DataKeys.add(…, activate=True)`, then `reseal` record by record
     root       `rotate_root`: data keys and slots are sealed again; records stay
 
@@ -26,12 +26,6 @@ from vault.engine.hierarchy import (
 )
 from vault.engine.records import DataKeys, Place
 from vault.engine.slots import Slot, SlotSecret
-
-
-def change_secret(slot: Slot, old: SlotSecret, new: SlotSecret, *, fill: Fill = fill_random) -> Slot:
-    """The slot under a new password (or key), same id. Raises DoesNotOpen when the old one is wrong."""
-    with old.unwrap(slot) as root:
-        return new.wrap(root, slot.slot_id, fill=fill)
 
 
 def reseal(

@@ -184,7 +184,11 @@ def test_a_record_is_the_same_for_the_same_randomness() -> None:
     assert KEYS.seal(PLACE, secret(), fill=Counted()) == KEYS.seal(PLACE, secret(), fill=Counted())
 
 
-@pytest.mark.parametrize("record", [b"", b"THV1", bytes(200), b"THV2" + RECORD[4:], memoryview(RECORD)[:88]])
+@pytest.mark.parametrize(
+    "record",
+    [b"", b"THV1", bytes(200), b"THV2" + RECORD[4:], memoryview(RECORD)[:88]],
+    ids=["empty", "mark", "zeros", "another format", "cut off"],
+)
 def test_what_is_no_record_does_not_open(record: bytes) -> None:
     with pytest.raises(DoesNotOpen, match="does not open"):
         KEYS.open(PLACE, record)

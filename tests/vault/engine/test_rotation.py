@@ -35,9 +35,15 @@ from vault.engine.hierarchy import (
     wrap_data_key,
 )
 from vault.engine.records import DataKeys
-from vault.engine.rotation import change_secret, reseal, rotate_root
+from vault.engine.rotation import reseal, rotate_root
 from vault.engine.sealing import read_key_version
-from vault.engine.slots import Slot, SlotKind
+from vault.engine.slots import Slot, SlotKind, SlotSecret
+
+
+def change_secret(slot: Slot, old: SlotSecret, new: SlotSecret) -> Slot:
+    """As the vault changes a password: the slot under another secret, same id."""
+    with old.unwrap(slot) as root:
+        return new.wrap(root, slot.slot_id)
 
 
 def test_a_changed_password_opens_and_the_old_one_does_not() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import string
 from collections.abc import Iterator
@@ -63,8 +64,8 @@ def secrets() -> Iterator[tuple[str, SlotSecret]]:
 def test_a_slot_opens_with_its_secret_after_a_trip_through_json(slot_secret: SlotSecret) -> None:
     with random_root(7) as root:
         slot = slot_secret.wrap(root, "slot-1")
-        stored = encode_slot(slot)
-        again = decode_slot(stored)
+        stored = json.dumps(encode_slot(slot)).encode()
+        again = decode_slot(json.loads(stored))
         assert again == slot
         with slot_secret.unwrap(again) as opened:
             assert opened.key == root.key
@@ -233,15 +234,15 @@ def test_a_salt_of_another_length_is_refused() -> None:
         stretch_password(encode_password(PASSWORD), b"short", DEFAULT)
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"null", b'{"vault_id": 1}', b"\xff", b"[" * 100_000])
-def test_json_that_is_no_slot_does_not_open(data: bytes) -> None:
+@pytest.mark.parametrize("document", [None, {}, [], "", 7, {"vault_id": 1}, [[[]]]])
+def test_json_that_is_no_slot_does_not_open(document: Any) -> None:
     with pytest.raises(DoesNotOpen):
-        decode_slot(data)
+        decode_slot(document)
 
 
 def test_unknown_kinds_and_more_fields_do_not_open() -> None:
     with random_root() as root:
-        stored = msgspec.json.decode(encode_slot(key_secret().wrap(root, "s")))
+        stored = encode_slot(key_secret().wrap(root, "s"))
     for change in (
         {"kind": "magic"},
         {"more": 1},
@@ -249,7 +250,7 @@ def test_unknown_kinds_and_more_fields_do_not_open() -> None:
         {"argon2": {"memory_kib": "much"}},
     ):
         with pytest.raises(DoesNotOpen):
-            decode_slot(msgspec.json.encode(stored | change))
+            decode_slot(stored | change)
 
 
 def test_which_kinds_unlock_with_nobody_there() -> None:
