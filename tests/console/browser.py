@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 from playwright.sync_api import Page, sync_playwright
 
+from tests.console.looking import listen, overflow_of, settle
+
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = (
     "--no-sandbox",
@@ -63,16 +65,11 @@ def in_browser[Result](
 
 def visit_all(page: Page, paths: Sequence[str]) -> list[Visit]:
     """Each page, loaded to its end."""
-    heard: list[str] = []
-    page.on("console", lambda said: heard.append(said.text) if said.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: heard.append(str(error)))
+    heard = listen(page)
     visits = []
     for path in paths:
         heard.clear()
         answer = page.goto(path)
-        page.wait_for_load_state("networkidle")
-        overflow = page.evaluate(
-            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        )
-        visits.append(Visit(path, answer.status if answer else 0, tuple(heard), overflow))
+        settle(page)
+        visits.append(Visit(path, answer.status if answer else 0, tuple(heard), overflow_of(page)))
     return visits

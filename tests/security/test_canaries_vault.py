@@ -1,6 +1,6 @@
 """Nothing of the vault, of people's secrets or of the settings in any sink, whatever URL, command or fault it goes through.
 
-Three minutes: `pytest tests/security -m drill -s`. `test_canaries.py` is the smaller one that every run has.
+`pytest tests/security/test_canaries_vault.py -s` prints how much was searched. `test_canaries.py` is the data plane's.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.console.routes import list_routes
+from tests.security.all_commands import COMMANDS
 from tests.security.hostile import HostileProvider
 from tests.security.vault_trap import LEFT_OUT, VaultTrap, list_disguises, make_vault_service
 
@@ -27,7 +28,6 @@ def sprung(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VaultTrap]:
             yield trap
 
 
-@pytest.mark.drill
 def test_the_trap_works(sprung: VaultTrap) -> None:
     """The secrets were used: the vault opened, providers got its keys, pages failed and showed their reports."""
     assert any(sprung.canaries["sealed-openai"] in key for key in sprung.hostile.keys)
@@ -40,6 +40,11 @@ def test_the_trap_works(sprung: VaultTrap) -> None:
     assert "Traceback" in sprung.sinks()["log"]
     assert len(sprung.sinks()["database"]) > 100_000
     assert len(sprung.canaries) > 30
+    run, away = sprung.commands, sprung.commands_away
+    assert set(run) == set(away) == set(COMMANDS)
+    assert "System check identified" in run["check"]
+    assert "Traceback" in away["vault status"]
+    assert "Traceback" in away["audit verify"]
 
 
 def test_the_search_finds_a_canary_in_each_disguise() -> None:
@@ -49,7 +54,6 @@ def test_the_search_finds_a_canary_in_each_disguise() -> None:
     assert len(set(list_disguises(value).values())) > 9
 
 
-@pytest.mark.drill
 def test_no_sink_holds_a_secret_in_any_disguise(sprung: VaultTrap) -> None:
     sinks = sprung.sinks()
     hits, searched = [], 0

@@ -11,8 +11,7 @@ from django.utils import timezone
 from playwright.sync_api import Page, Route
 
 from tests.console.browser import in_browser
-from tests.console.test_accessibility import ALL_RULES, COLOURS, PACKAGES, list_grave
-from tests.e2e.npm import install_packages
+from tests.console.looking import listen, look
 from tests.signin.conftest import PASSWORD
 from tests.signin.test_second_factor import code_at, enrolled
 
@@ -36,10 +35,7 @@ def test_a_second_factor_is_set_up_and_used(live_server: Any, transactional_db: 
     User.objects.create_superuser("anna", password=PASSWORD)
 
     def work(page: Page) -> tuple[str, list[str]]:
-        heard: list[str] = []
-        page.on(
-            "console", lambda said: heard.append(said.text) if said.type in ("error", "warning") else None
-        )
+        heard = listen(page)
         sign_in(page)
         page.wait_for_url("**/admin/")
         page.goto("/admin/second-factor/")
@@ -52,8 +48,8 @@ def test_a_second_factor_is_set_up_and_used(live_server: Any, transactional_db: 
         page.reload()
         assert recovery not in page.content()
         page.locator(".th-user").click()
-        page.get_by_text("Log out").click()
-        page.wait_for_load_state("networkidle")
+        with page.expect_navigation():
+            page.get_by_text("Log out").click()
         sign_in(page)
         page.wait_for_url("**/login/code/")
         page.locator("#id_code:focus").fill(recovery)
@@ -88,16 +84,6 @@ def test_the_second_step_and_the_closed_door_have_nothing_serious(
 ) -> None:
     anna = User.objects.create_superuser("anna", password=PASSWORD)
     enrolled(anna)
-    axe = (install_packages(PACKAGES) / "node_modules/axe-core/axe.min.js").read_text()
-
-    def look(page: Page) -> list[str]:
-        page.wait_for_function("!document.documentElement.hasAttribute('x-cloak')")
-        page.evaluate(axe)
-        found = list(list_grave(page, ALL_RULES))
-        page.evaluate("document.documentElement.classList.add('dark', 'dark-mode')")
-        found += list(list_grave(page, COLOURS))
-        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        return [*found, *(["sticks out"] if wide > 0 else [])]
 
     def work(page: Page) -> list[str]:
         sign_in(page)
@@ -107,8 +93,8 @@ def test_the_second_step_and_the_closed_door_have_nothing_serious(
             page.goto("/admin/login/code/")
             if page.locator("#id_code").count():
                 page.fill("#id_code", "000000")
-                page.get_by_role("button", name="Sign in").click()
-                page.wait_for_load_state("networkidle")
+                with page.expect_navigation():
+                    page.get_by_role("button", name="Sign in").click()
         page.get_by_role("heading", name="Too many failed sign-ins").wait_for()
         return found + look(page)
 

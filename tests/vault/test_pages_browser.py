@@ -15,8 +15,7 @@ from playwright.sync_api import Page
 
 from tests.console.browser import in_browser
 from tests.console.cast import a_person
-from tests.console.test_accessibility import ALL_RULES, COLOURS, PACKAGES, list_grave
-from tests.e2e.npm import install_packages
+from tests.console.looking import listen, look, settle
 from tests.vault.page_cast import workers_of
 from tests.vault.vaults import ADMIN, NEW_PASSWORD, PASSWORD, SECRET, a_credential, a_vault, run_sql
 from vault.engine.slots import SlotKind
@@ -43,14 +42,6 @@ def owner(transactional_db: None) -> Iterator[str]:
     gc.collect()
 
 
-def listen(page: Page) -> list[str]:
-    """What the browser's console complains of from now on."""
-    heard: list[str] = []
-    page.on("console", lambda said: heard.append(said.text) if said.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: heard.append(str(error)))
-    return heard
-
-
 def test_a_vault_is_made_locked_and_unlocked_by_keyboard(live_server: Any, owner: str) -> None:
     def work(page: Page) -> tuple[str, list[str]]:
         heard = listen(page)
@@ -71,7 +62,7 @@ def test_a_vault_is_made_locked_and_unlocked_by_keyboard(live_server: Any, owner
         page.get_by_role("button", name="Go on").click()
         page.get_by_role("heading", name="The vault is unlocked").wait_for()
         page.go_back()
-        page.wait_for_load_state("networkidle")
+        settle(page)
         assert key not in page.content()
         page.goto("/admin/vault/try-recovery-key/")
         page.locator("#id_recovery_key:focus").fill(key.lower())
@@ -196,8 +187,8 @@ def prepare_pages() -> list[tuple[str, str, Callable[[Page], None] | None]]:
             for field, text in fields.items():
                 page.fill(f"#id_{field}", text)
             page.evaluate("for (const form of document.forms) form.noValidate = true")
-            page.get_by_role("button", name=name, exact=True).click()
-            page.wait_for_load_state("networkidle")
+            with page.expect_navigation():
+                page.get_by_role("button", name=name, exact=True).click()
 
         return act
 
@@ -251,26 +242,16 @@ def prepare_troubles() -> None:
     lock(ADMIN, "somebody changed the database")
 
 
-@pytest.mark.parametrize("width", [pytest.param(1280, marks=pytest.mark.drill), 390])
+@pytest.mark.parametrize("width", [1280, 390])
 def test_axe_finds_nothing_serious_and_nothing_sticks_out(live_server: Any, owner: str, width: int) -> None:
-    axe = (install_packages(PACKAGES) / "node_modules/axe-core/axe.min.js").read_text()
     pages = prepare_pages()
-
-    def look(page: Page) -> list[str]:
-        page.wait_for_function("!document.documentElement.hasAttribute('x-cloak')")
-        page.evaluate(axe)
-        found = list(list_grave(page, ALL_RULES))
-        page.evaluate("document.documentElement.classList.add('dark', 'dark-mode')")
-        found += [f"dark: {text}" for text in list_grave(page, COLOURS)]
-        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        return [*found, *(["sticks out"] if wide > 0 else [])]
 
     def work(page: Page) -> dict[str, list[str]]:
         heard = listen(page)
         found: dict[str, list[str]] = {}
         for name, path, act in pages:
             page.goto(path)
-            page.wait_for_load_state("load")
+            settle(page)
             if act is not None:
                 act(page)
             found[name] = look(page)
