@@ -12,9 +12,12 @@ from tests.e2e.npm import install_packages
 
 PACKAGES = Path(__file__).parent / "axe"
 GRAVE = ("serious", "critical")
-ALL_RULES = "axe.run(document, {resultTypes: ['violations']})"
-COLOURS = "axe.run(document, {runOnly: ['color-contrast'], resultTypes: ['violations']})"
+ALL_RULES = "axe.run(WHERE, {resultTypes: ['violations']})"
+COLOURS = "axe.run(WHERE, {runOnly: ['color-contrast'], resultTypes: ['violations']})"
 """Only colours differ between the themes."""
+
+FRAME = "#nav-sidebar"
+"""The menu, the same on every page, and the most of many."""
 
 SHOWN = """
 new Promise(done => {
@@ -45,15 +48,19 @@ def overflow_of(page: Page) -> int:
     return wide
 
 
-def look(page: Page) -> list[str]:
-    """What is grave about the page in either theme, and whether it sticks out. Leaves it dark."""
+def look(page: Page, *, frame: bool = True) -> list[str]:
+    """What is grave about the page in either theme, and whether it sticks out. Leaves it dark.
+
+    Without `frame` the menu is left out, which somebody has looked at on another page.
+    """
     settle(page)
+    where = "document" if frame else f"{{exclude: [['{FRAME}']]}}"
     wide = overflow_of(page)
     # The content security policy allows no script of ours; the debugger's protocol is not bound by it.
     page.evaluate(_read_axe())
-    found = list(_list_grave(page, ALL_RULES))
+    found = list(_list_grave(page, ALL_RULES.replace("WHERE", where)))
     page.evaluate("document.documentElement.classList.add('dark', 'dark-mode')")
-    found += [f"dark: {text}" for text in _list_grave(page, COLOURS)]
+    found += [f"dark: {text}" for text in _list_grave(page, COLOURS.replace("WHERE", where))]
     return [*found, *([f"sticks out by {wide} pixels"] if wide > 0 else [])]
 
 

@@ -93,7 +93,7 @@ def test_no_page_has_anything_serious_in_either_theme(live_server: Any, session:
             answer = page.goto(path)
             if prepare is not None:
                 prepare(page)
-            grave = look(page)
+            grave = look(page, frame=path == visits[0][0])
             if path not in OUTSIDE:
                 grave += [*heard, *([] if answer and answer.status == 200 else [f"{answer}"])]
             if grave:

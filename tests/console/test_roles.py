@@ -133,6 +133,7 @@ def browsers(ids: dict[str, str]) -> dict[str, Client]:
     return made
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("role", ROLES)
 def test_a_role_opens_the_pages_of_its_permissions_and_no_others(
     role: str, browsers: dict[str, Client], ids: dict[str, str]
@@ -150,6 +151,7 @@ def test_a_role_opens_the_pages_of_its_permissions_and_no_others(
     assert wrong == {}
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("role", ROLES)
 def test_a_role_writes_nothing_outside_its_permissions(
     role: str, browsers: dict[str, Client], ids: dict[str, str]

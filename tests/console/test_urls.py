@@ -255,6 +255,7 @@ def test_every_url_answers_each_person_as_declared(person: str, ids: dict[str, s
     assert wrong == {}
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("person", ["anonymous", "viewer"])
 @pytest.mark.parametrize("method", ["post", "put", "patch", "delete"])
 def test_nobody_without_permission_changes_anything_at_any_url(

@@ -56,13 +56,20 @@ def test_the_search_finds_a_canary_in_each_disguise() -> None:
 
 def test_no_sink_holds_a_secret_in_any_disguise(sprung: VaultTrap) -> None:
     sinks = sprung.sinks()
+    # Pages repeat each other: each distinct line is searched once, and no canary has a line break in it.
+    places = {line: name for name, text in sinks.items() for line in text.split("\n")}
+    text = "\n".join(places)
     hits, searched = [], 0
     for slot, value in sprung.canaries.items():
         for disguise, form in list_disguises(value).items():
-            for name, text in sinks.items():
-                searched += 1
-                at = text.find(form)
-                if at >= 0:
-                    hits.append(f"{slot} as {disguise} in {name}: …{text[max(0, at - 60) : at]!r}")
-    print(f"{len(sprung.canaries)} canaries x {len(sinks)} places: {searched:,} searches, {len(hits)} hits")
+            assert "\n" not in form
+            searched += 1
+            at = text.find(form)
+            if at >= 0:
+                line = text[text.rfind("\n", 0, at) + 1 :].partition("\n")[0]
+                hits.append(f"{slot} as {disguise} in {places[line]}: …{text[max(0, at - 60) : at]!r}")
+    size = sum(map(len, sinks.values()))
+    print(
+        f"{len(sprung.canaries)} canaries, {searched} disguises, {len(sinks)} places, {size:,} characters: {len(hits)} hits"
+    )
     assert "\n".join(hits) == ""
