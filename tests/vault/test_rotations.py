@@ -303,7 +303,6 @@ def test_a_holder_of_the_root_before_seals_nothing_and_still_opens() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.once
 @pytest.mark.django_db(transaction=True)
 def test_killed_at_any_statement_of_a_data_keys_rotation_everything_opens() -> None:
     a_vault()
@@ -391,7 +390,6 @@ def test_killed_at_any_statement_of_a_replacement_everything_opens() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.once
 @pytest.mark.django_db(transaction=True)
 def test_killed_at_any_statement_of_a_new_password_one_of_the_two_opens() -> None:
     a_vault()
