@@ -50,6 +50,7 @@ def check_snapshot(snapshot: Snapshot) -> None:
         ("model", [model.id for model in snapshot.models]),
         ("alias", [alias.name for alias in snapshot.aliases]),
         ("key", [key.id for key in snapshot.keys]),
+        ("policy", [policy.name for policy in snapshot.policies]),
     ):
         twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
         if twice:

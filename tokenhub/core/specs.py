@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from tokenhub.core.money import PriceSpec
+from tokenhub.core.policies import PolicySpec, StickyBy
 
 CAPABILITIES = (
     "chat",
@@ -97,6 +98,7 @@ class ProviderSpec:
 
     `profile` is the adapter's own settings by name; an adapter documents and checks its own. `on_disconnect` says what
     happens upstream when the caller goes away. `heartbeat` is the interval in seconds of comments on slow streams, 0 = off.
+    `region` "" and `retention_days` −1: nobody said where it computes, and how long it keeps what it was sent.
     """
 
     id: str
@@ -111,6 +113,8 @@ class ProviderSpec:
     heartbeat: float = 0.0
     enabled: bool = True
     draining: bool = False
+    region: str = ""
+    retention_days: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +150,11 @@ class AliasTargetSpec:
 
 @dataclass(frozen=True, slots=True)
 class AliasSpec:
-    """A name that stands for ordered targets."""
+    """A name that stands for ordered targets. `sticky_by`: which requests keep the target that was drawn by weight."""
 
     name: str
     targets: tuple[AliasTargetSpec, ...]
+    sticky_by: StickyBy = "request"
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +188,8 @@ class KeySpec:
 class Snapshot:
     """All of it, of one revision. Look-ups are dictionaries, built once when it is decoded.
 
-    `vault_id` is the vault's that sealed the credentials' secrets, "" where there is none.
+    `vault_id` is the vault's that sealed the credentials' secrets, "" where there is none. `policies` are in the order in which
+    they are asked.
     """
 
     revision: int
@@ -193,11 +199,13 @@ class Snapshot:
     aliases: tuple[AliasSpec, ...] = ()
     keys: tuple[KeySpec, ...] = ()
     vault_id: str = ""
+    policies: tuple[PolicySpec, ...] = ()
     provider_by_id: Mapping[str, ProviderSpec] = field(init=False, repr=False, compare=False)
     model_by_id: Mapping[str, ModelSpec] = field(init=False, repr=False, compare=False)
     models_by_name: Mapping[str, tuple[ModelSpec, ...]] = field(init=False, repr=False, compare=False)
     alias_by_name: Mapping[str, AliasSpec] = field(init=False, repr=False, compare=False)
     key_by_id: Mapping[str, KeySpec] = field(init=False, repr=False, compare=False)
+    policy_by_name: Mapping[str, PolicySpec] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         provider_by_id = {provider.id: provider for provider in self.providers}
@@ -207,6 +215,7 @@ class Snapshot:
             ("models_by_name", _group_models(self.models, provider_by_id)),
             ("alias_by_name", {alias.name: alias for alias in self.aliases}),
             ("key_by_id", {key.id: key for key in self.keys}),
+            ("policy_by_name", {policy.name: policy for policy in self.policies}),
         ):
             object.__setattr__(self, name, MappingProxyType(index))
 
