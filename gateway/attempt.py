@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ from gateway.health import HealthBoard
 from gateway.masking import mask_failure, storable_detail
 from gateway.outcome import refuse
 from gateway.relay import NativeSide, Side, StreamRelay, TranslatedSide, asked_limit, failure_of
+from gateway.routing import Router, name_sticky
 from gateway.settle import Account, Ledger, estimate_usage
 from gateway.targets import Choice, TargetPicker
 from gateway.upstream.seam import (
@@ -32,7 +34,8 @@ from gateway.upstream.seam import (
     UpstreamTimeout,
 )
 from providers.adapters.base import Failure, Inbound, Operation, WireRequest
-from routing.engine.plan import Plan
+from routing.engine.breaker import RetryBudget
+from routing.engine.decide import Decision
 from tokenhub.core.errors import InvalidRequest
 from tokenhub.core.money import usd_from_nanos
 from tokenhub.core.records import record
@@ -71,6 +74,7 @@ class Attempts:
         ledger: Ledger,
         board: HealthBoard,
         keyring: Keyring,
+        router: Router,
         *,
         clock: Callable[[], float],
         rng: Callable[[], float],
@@ -81,19 +85,30 @@ class Attempts:
         self._ledger = ledger
         self._board = board
         self._keyring = keyring
+        self._router = router
+        self._retries = RetryBudget()
         self._clock = clock
         self._rng = rng
         self._max_attempts = max_attempts
         self._max_answer_bytes = max_answer_bytes
         self._origins: dict[tuple[str, str, int], Origin] = {}
 
-    async def serve(self, exchange: Exchange, plan: Plan) -> None:
-        """Tries the plan's targets until one answers. Raises a TokenhubError where none did and nothing was sent."""
-        picker = TargetPicker(plan, self._board, self._keyring, self._rng)
+    async def serve(self, exchange: Exchange, decision: Decision) -> None:
+        """Tries the decision's targets until one answers. Raises a TokenhubError where none did and nothing was sent."""
+        picker = TargetPicker(
+            decision,
+            self._board,
+            self._keyring,
+            self._rng,
+            partial(name_sticky, exchange, decision.ask.sticky),
+        )
         failures: list[tuple[Choice, Failure]] = []
-        while exchange.attempts < self._max_attempts:
+        policy = decision.plan.policy
+        most = policy.attempts if policy is not None and policy.attempts else self._max_attempts
+        self._retries.request()
+        while exchange.attempts < most:
             choice = picker.find_next()
-            if choice is None:
+            if choice is None or (exchange.attempts and not self._retries.take()):
                 break
             try:
                 prepared = await _off_loop(len(exchange.body.raw), self._prepare, exchange, choice)
@@ -104,6 +119,7 @@ class Attempts:
             exchange.attempts += 1
             failure = await self._attempt(exchange, choice, prepared)
             if failure is None:
+                self._router.served(exchange, choice.target.model.id, choice.target.endpoint.id)
                 return
             if exchange.disconnected:
                 raise ClientGone  # It was drained for its usage alone; another attempt would be paid for nobody.
@@ -121,7 +137,9 @@ class Attempts:
         relay: StreamRelay | None = None
         endpoint_id = choice.target.endpoint.id
         self._board.enter(endpoint_id)
-        exchange.began_at = exchange.received_at = self._clock()
+        exchange.began_at = exchange.received_at = now = self._clock()
+        account.health = health = self._board.measure(choice.target.model)
+        health.began(account, now)
         try:
             if exchange.stream:
                 relay = self._make_relay(exchange, choice, prepared, account)
@@ -137,10 +155,11 @@ class Attempts:
             raise
         finally:
             self._board.leave(endpoint_id)
+            health.left(account)
             exchange.upstream_seconds += self._clock() - exchange.began_at
         if failure is not None and relay is not None and relay.committed:
             return None
-        self._tell_board(choice, failure or (relay.broken if relay is not None else None))
+        self._tell_board(choice, account, failure or (relay.broken if relay is not None else None))
         return failure
 
     def _prepare(self, exchange: Exchange, choice: Choice) -> Prepared:
@@ -282,7 +301,7 @@ class Attempts:
             failure = _classify(choice, 200, headers, body)
             used = usage or self._estimate(exchange, account, len(body))
             return _close_failed(account, failure, usage=used)
-        account.first_content_at = exchange.received_at
+        account.note_whole(exchange.received_at, usage.output_total if usage is not None else 0)
         if usage is None:
             usage = self._estimate(exchange, account, len(body))
         account.close(
@@ -344,8 +363,9 @@ class Attempts:
                 await relay.break_off(failure)
         return failure
 
-    def _tell_board(self, choice: Choice, failure: Failure | None) -> None:
+    def _tell_board(self, choice: Choice, account: Account, failure: Failure | None) -> None:
         endpoint_id, credential_id = choice.target.endpoint.id, choice.credential.id
+        account.tell_health(failed=failure is not None and failure.kind in ("transient", "rate_limited"))
         if (
             failure is None
             or failure.of_model

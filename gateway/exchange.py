@@ -45,6 +45,7 @@ class Exchange:
         "interruption",
         "key",
         "losses",
+        "pin",
         "query",
         "reason",
         "received_at",
@@ -80,6 +81,8 @@ class Exchange:
         self.stream = False
         self.attempts = 0
         self.reason = ""
+        self.pin: tuple[bytes, float] | None = None
+        """Under which name the target that serves this is remembered, and for how many seconds."""
         self.losses: tuple[str, ...] = ()
         self.status = 0
         self.sent_anything = False

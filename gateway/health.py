@@ -1,37 +1,38 @@
-"""The health board of one worker: what is in flight where, and what rests after a failure. Data plane, in memory.
+"""The health board of one worker: what is in flight where, what is measured of it, and what rests. Data plane, in memory.
 
-Keyed by ids, so it outlives a new snapshot. Times are from a monotonic clock. A rest only ever gets longer.
+Keyed by ids, so it outlives a new snapshot. Times are from a monotonic clock. Health comes from real traffic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 
-FIRST_REST = 1.0
-LONGEST_REST = 30.0
+from routing.engine.breaker import Breaker
+from routing.engine.health import TargetHealth
+from routing.engine.plan import Candidate
+from tokenhub.core.specs import EndpointSpec, ModelSpec
+
 CREDENTIAL_REST = 30.0
-LONGEST_RETRY_AFTER = 3600.0
-
-
-@dataclass(slots=True)
-class _Rest:
-    until: float = 0.0
-    failures: int = 0
 
 
 class HealthBoard:
-    """In-flight counts per endpoint, and rests per endpoint and credential."""
+    """In-flight counts and breakers per endpoint, breakers per credential, measurements per model at its provider."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._in_flight: dict[str, int] = {}
-        self._endpoints: dict[str, _Rest] = {}
-        self._credentials: dict[tuple[str, str], _Rest] = {}
+        self._endpoints: dict[str, Breaker] = {}
+        self._credentials: dict[tuple[str, str], Breaker] = {}
+        self._targets: dict[str, TargetHealth] = {}
+
+    # --- attempts ------------------------------------------------------------------------------------------------------
 
     def enter(self, endpoint_id: str) -> None:
-        """An attempt starts at the endpoint."""
+        """An attempt starts at the endpoint; where that is half-open, it is the probe."""
         self._in_flight[endpoint_id] = self._in_flight.get(endpoint_id, 0) + 1
+        breaker = self._endpoints.get(endpoint_id)
+        if breaker is not None:
+            breaker.enter(self._clock())
 
     def leave(self, endpoint_id: str) -> None:
         """An attempt ended."""
@@ -40,6 +41,13 @@ class HealthBoard:
             self._in_flight[endpoint_id] = left
         else:
             del self._in_flight[endpoint_id]
+
+    def measure(self, model: ModelSpec) -> TargetHealth:
+        """What is measured of a model at its provider."""
+        found = self._targets.get(model.id)
+        if found is None:
+            found = self._targets[model.id] = TargetHealth(model.expected_latency_ms)
+        return found
 
     def count_in_flight(self, endpoint_id: str) -> int:
         """Attempts under way at the endpoint, from this worker."""
@@ -50,61 +58,104 @@ class HealthBoard:
         """Attempts under way from this worker."""
         return sum(self._in_flight.values())
 
+    # --- endpoints -----------------------------------------------------------------------------------------------------
+
     def endpoint_usable(self, endpoint_id: str) -> bool:
-        """Whether the endpoint is not resting."""
-        rest = self._endpoints.get(endpoint_id)
-        return rest is None or rest.until <= self._clock()
+        """Whether the endpoint does not rest, and nobody else is finding out whether it is back."""
+        breaker = self._endpoints.get(endpoint_id)
+        return breaker is None or breaker.allows(self._clock())
 
     def endpoint_failed(self, endpoint_id: str) -> None:
         """It could not be reached or broke off: rests 1 s, then twice as long each time, up to 30 s."""
-        rest = self._endpoints.setdefault(endpoint_id, _Rest())
-        now = self._clock()
-        if rest.until > now:
-            return  # Many attempts were in flight together; their failures are one event.
-        rest.failures += 1
-        rest.until = now + min(LONGEST_REST, FIRST_REST * 2 ** (rest.failures - 1))
+        self._endpoints.setdefault(endpoint_id, Breaker()).failed(self._clock())
 
     def endpoint_works(self, endpoint_id: str) -> None:
         """It answered."""
         if endpoint_id in self._endpoints:
             del self._endpoints[endpoint_id]
 
-    def credential_usable(self, credential_id: str, model_id: str) -> bool:
-        """Whether the credential is not resting, altogether or for this model."""
-        if not self._credentials:
-            return True
-        now = self._clock()
-        for key in ((credential_id, ""), (credential_id, model_id)):
-            rest = self._credentials.get(key)
-            if rest is not None and rest.until > now:
-                return False
-        return True
-
-    def credential_limited(self, credential_id: str, model_id: str, retry_after: float | None) -> None:
-        """The provider limits it for this model: it rests as long as told, else 1 s."""
-        self._extend((credential_id, model_id), min(retry_after or FIRST_REST, LONGEST_RETRY_AFTER))
-
-    def credential_refused(self, credential_id: str) -> None:
-        """The provider does not accept it: it rests 30 s for every model."""
-        self._extend((credential_id, ""), CREDENTIAL_REST)
-
-    def credential_is_refused(self, credential_id: str) -> bool:
-        """Whether it rests since the provider did not accept it."""
-        rest = self._credentials.get((credential_id, ""))
-        return rest is not None and rest.until > self._clock()
+    def endpoint_left(self, endpoint_id: str) -> None:
+        """An attempt ended in a way that says nothing of the endpoint."""
+        breaker = self._endpoints.get(endpoint_id)
+        if breaker is not None:
+            breaker.left()
 
     def resting_endpoints(self) -> list[str]:
         """Endpoints that rest now."""
         now = self._clock()
-        return [endpoint_id for endpoint_id, rest in self._endpoints.items() if rest.until > now]
+        return [endpoint_id for endpoint_id, breaker in self._endpoints.items() if breaker.until > now]
 
-    def forget_missing(self, endpoint_ids: set[str], credential_ids: set[str]) -> None:
+    def endpoint_state(self, endpoint_id: str) -> tuple[str, float]:
+        """`closed`, `open` or `half_open`, and the seconds until it opens its door again."""
+        breaker = self._endpoints.get(endpoint_id)
+        now = self._clock()
+        return ("closed", 0.0) if breaker is None else (breaker.state(now), max(0.0, breaker.until - now))
+
+    # --- credentials ---------------------------------------------------------------------------------------------------
+
+    def credential_usable(self, credential_id: str, model_id: str) -> bool:
+        """Whether the credential is not resting, altogether or for this model."""
+        return self._credential_rests_until(credential_id, model_id) <= self._clock()
+
+    def credential_limited(self, credential_id: str, model_id: str, retry_after: float | None) -> None:
+        """The provider limits it for this model: it rests as long as told, else 1 s."""
+        self._credentials.setdefault((credential_id, model_id), Breaker()).limited(self._clock(), retry_after)
+
+    def credential_refused(self, credential_id: str) -> None:
+        """The provider does not accept it: it rests 30 s for every model."""
+        self._credentials.setdefault((credential_id, ""), Breaker()).limited(self._clock(), CREDENTIAL_REST)
+
+    def credential_is_refused(self, credential_id: str) -> bool:
+        """Whether it rests since the provider did not accept it."""
+        breaker = self._credentials.get((credential_id, ""))
+        return breaker is not None and breaker.until > self._clock()
+
+    def _credential_rests_until(self, credential_id: str, model_id: str) -> float:
+        if not self._credentials:
+            return 0.0
+        whole, own = (
+            self._credentials.get((credential_id, "")),
+            self._credentials.get((credential_id, model_id)),
+        )
+        return max(whole.until if whole is not None else 0.0, own.until if own is not None else 0.0)
+
+    # --- all together --------------------------------------------------------------------------------------------------
+
+    def list_health(self, candidates: Iterable[Candidate]) -> list[TargetHealth]:
+        """The candidates' measurements. They stay the same objects, so a plan's list may be kept."""
+        return [self.measure(candidate.model) for candidate in candidates]
+
+    def refresh_rests(self, candidates: Iterable[Candidate]) -> None:
+        """Writes into the measurements until when each candidate rests as a whole: all endpoints, or all credentials, do."""
+        if not self._endpoints and not self._credentials:
+            return
+        for candidate in candidates:
+            self.measure(candidate.model).rest_until = self._rests_until(candidate)
+
+    def _rests_until(self, candidate: Candidate) -> float:
+        provider, model_id = candidate.provider, candidate.model.id
+        endpoints = min(
+            (
+                self._endpoint_rests_until(one)
+                for one in provider.endpoints
+                if one.weight and not one.draining
+            ),
+            default=0.0,
+        )
+        credentials = min(
+            (self._credential_rests_until(one.id, model_id) for one in provider.credentials), default=0.0
+        )
+        return max(endpoints, credentials)
+
+    def _endpoint_rests_until(self, endpoint: EndpointSpec) -> float:
+        breaker = self._endpoints.get(endpoint.id)
+        return breaker.until if breaker is not None else 0.0
+
+    def forget_missing(self, endpoint_ids: set[str], credential_ids: set[str], model_ids: set[str]) -> None:
         """Drops what a new snapshot no longer has, so that the board stays bounded."""
         for endpoint_id in [key for key in self._endpoints if key not in endpoint_ids]:
             del self._endpoints[endpoint_id]
         for key in [key for key in self._credentials if key[0] not in credential_ids]:
             del self._credentials[key]
-
-    def _extend(self, key: tuple[str, str], seconds: float) -> None:
-        rest = self._credentials.setdefault(key, _Rest())
-        rest.until = max(rest.until, self._clock() + seconds)
+        for model_id in [key for key in self._targets if key not in model_ids]:
+            del self._targets[model_id]

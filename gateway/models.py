@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from routing.engine.plan import list_visible_names
+from routing.engine.resolve import list_visible_names
 from tokenhub.core.errors import InvalidRequest, ModelNotFound
 from tokenhub.core.specs import KeySpec, ModelSpec, Snapshot
 

@@ -1,4 +1,4 @@
-"""The way of one request: authenticate → admit → parse → plan → attempt. Data plane; readable in one screen.
+"""The way of one request: authenticate → admit → parse → route → attempt. Data plane; readable in one screen.
 
 The snapshot is read once, at the top; everything below gets it from the exchange.
 """
@@ -6,7 +6,7 @@ The snapshot is read once, at the top; everything below gets it from the exchang
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 from gateway.attempt import Attempts
@@ -15,30 +15,20 @@ from gateway.body import SMALL, BodyBudget, Booking, Receive, parse_body, read_b
 from gateway.config import GatewayConfig
 from gateway.departure import DepartureWatch
 from gateway.exchange import Exchange
+from gateway.features import NEEDS
 from gateway.metrics import Metrics
+from gateway.routing import Router
 from gateway.settle import estimate_input_tokens
 from gateway.wire.anthropic_count_tokens import estimate_tokens
 from providers.adapters.base import Operation
 from providers.adapters.registry import get_adapter
-from routing.engine.plan import Features, Plan, make_plan
+from routing.engine.plan import Candidate
 from tokenhub.core.current import Current
 from tokenhub.core.errors import NotReady
-from tokenhub.core.specs import Snapshot
 from usage.journal import Journal
-
-NEEDS: Mapping[Operation, frozenset[str]] = {
-    Operation.OPENAI_CHAT: frozenset({"chat"}),
-    Operation.OPENAI_COMPLETIONS: frozenset({"completions"}),
-    Operation.OPENAI_EMBEDDINGS: frozenset({"embeddings"}),
-    Operation.ANTHROPIC_MESSAGES: frozenset({"chat"}),
-    Operation.ANTHROPIC_COUNT_TOKENS: frozenset({"chat"}),
-}
-"""What a model must be able to do to serve each operation."""
 
 _STREAMED = frozenset(NEEDS) - {Operation.OPENAI_EMBEDDINGS, Operation.ANTHROPIC_COUNT_TOKENS}
 """The operations whose answers can stream; elsewhere a `stream` flag is the provider's to judge."""
-
-_PLANS_KEPT = 4096
 
 
 class Pipeline:
@@ -49,6 +39,7 @@ class Pipeline:
         config: GatewayConfig,
         current: Current,
         journal: Journal,
+        router: Router,
         attempts: Attempts,
         metrics: Metrics,
         *,
@@ -64,8 +55,7 @@ class Pipeline:
         self._clock = clock
         self.bodies = BodyBudget(config.max_inflight_body_bytes)
         self._drains = 0
-        self._planned: Snapshot | None = None
-        self._plans: dict[tuple[str, Features], Plan] = {}
+        self._router = router
 
     async def run(self, exchange: Exchange, receive: Receive) -> None:
         """Serves the request, or raises a TokenhubError before anything was sent."""
@@ -106,33 +96,21 @@ class Pipeline:
         exchange.asked = body["model"]
         operation = exchange.wire.operation
         exchange.stream = body.get("stream") is True and operation in _STREAMED
-        plan = self._plan(exchange, Features(exchange.asked, NEEDS[operation]))
-        exchange.reason = plan.reason
-        if operation is Operation.ANTHROPIC_COUNT_TOKENS and not _counts_itself(plan):
+        decision = self._router.route(exchange)
+        candidates = decision.candidates
+        if operation is Operation.ANTHROPIC_COUNT_TOKENS and not _counts_itself(candidates[0]):
             await self._count_here(exchange)
             return
         loop = asyncio.get_running_loop()
         watch = DepartureWatch(receive, partial(self._caller_gone, exchange), loop)
-        total = plan.candidates[0].provider.timeouts.total
+        total = candidates[0].provider.timeouts.total
         timer = loop.call_later(total, exchange.interrupt, "total")
         try:
-            await self._attempts.serve(exchange, plan)
+            await self._attempts.serve(exchange, decision)
         finally:
             timer.cancel()
             watch.stop()
             self._drains -= exchange.disconnected
-
-    def _plan(self, exchange: Exchange, features: Features) -> Plan:
-        """The plan of a request; good ones are remembered for one snapshot, since they are made of nothing else."""
-        if exchange.snapshot is not self._planned or len(self._plans) >= _PLANS_KEPT:
-            self._planned = exchange.snapshot
-            self._plans.clear()
-        plan = self._plans.get((exchange.key.id, features))
-        if plan is None:
-            plan = self._plans[exchange.key.id, features] = make_plan(
-                exchange.snapshot, exchange.key, features
-            )
-        return plan
 
     def _caller_gone(self, exchange: Exchange) -> None:
         """Closes the upstream call of a caller who went away, or drains it where the provider says so."""
@@ -165,6 +143,6 @@ class Pipeline:
         )
 
 
-def _counts_itself(plan: Plan) -> bool:
-    adapter = get_adapter(plan.candidates[0].provider.kind)
+def _counts_itself(candidate: Candidate) -> bool:
+    adapter = get_adapter(candidate.provider.kind)
     return Operation.ANTHROPIC_COUNT_TOKENS in adapter.native

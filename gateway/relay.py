@@ -194,7 +194,8 @@ class StreamRelay:
                     self._on_malformed()
                 if signal & COMMIT and not self.committed:
                     self.committed = True
-                    self._account.first_content_at = self._exchange.received_at = self._clock()
+                    self._exchange.received_at = now = self._clock()
+                    self._account.note_first_content(now)
                 if signal & STOP:
                     if signal & ERROR and data:
                         self._held.pop()

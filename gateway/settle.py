@@ -15,6 +15,7 @@ from gateway.exchange import Exchange
 from gateway.masking import mask_text, mask_usage
 from gateway.metrics import Metrics
 from providers.adapters.base import Operation, Target
+from routing.engine.health import TargetHealth
 from tokenhub.core.attempts import AttemptFinal, AttemptIntent, Outcome
 from tokenhub.core.money import price_counts
 from tokenhub.core.specs import ModelSpec
@@ -140,6 +141,7 @@ class Account:
         "cost_nanos",
         "events",
         "first_content_at",
+        "health",
         "intent",
         "may_cost",
         "opened_at",
@@ -160,6 +162,7 @@ class Account:
         self.cost_nanos: int | None = 0
         self.events = 0
         self.first_content_at = 0.0
+        self.health: TargetHealth | None = None
         self.served_model = ""
         self.upstream_request_id = ""
         self.translated = False
@@ -169,6 +172,30 @@ class Account:
     def note_sent(self) -> None:
         """The request goes out."""
         self.may_cost = True
+
+    def note_first_content(self, now: float) -> None:
+        """The first content of a stream came."""
+        self.first_content_at = now
+        if self.health is not None:
+            self.health.first_token(self, now)
+
+    def note_whole(self, now: float, tokens: int) -> None:
+        """A whole answer came, of so many tokens. When its first one was written is known only by their speed."""
+        self.first_content_at = now
+        if self.health is not None:
+            self.health.whole(self, tokens, now)
+
+    def tell_health(self, *, failed: bool) -> None:
+        """What this attempt says of its target, now that it is over."""
+        health, now = self.health, self._ledger.clock()
+        if health is None:
+            return
+        if failed:
+            health.failed(None if self.first_content_at else now - self.opened_at, now)
+            return
+        health.worked(now)
+        if self.intent.streamed and self.first_content_at:
+            health.streamed(self.usage.output_total, now - self.first_content_at, now)
 
     def estimate_unanswered(self) -> Usage:
         """What a call used that ends without an answer: nothing if it was never sent, refused, or of a kind that is free."""

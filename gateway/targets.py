@@ -5,17 +5,27 @@ Healthy ones first, in the plan's order; then those that rest, since a lone targ
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from gateway.health import HealthBoard
 from providers.adapters.base import Adapter, Failure, Target
 from providers.adapters.registry import get_adapter
-from routing.engine.plan import Candidate, Plan, choose_endpoint, draw_order
+from routing.engine.decide import Decision
+from routing.engine.endpoints import choose_endpoint
+from routing.engine.plan import Candidate
 from tokenhub.core.errors import InvalidRequest, TokenhubError
+from tokenhub.core.policies import Cause
 from tokenhub.core.records import record
 from tokenhub.core.secret_bytes import Secret
 from tokenhub.core.specs import CredentialSpec, EndpointSpec, ModelSpec, ProviderSpec
 from vault.keyring import Destination, Keyring, list_older
+
+_CAUSES: Mapping[str, Cause] = {
+    "context_overflow": "context",
+    "content_filter": "content_policy",
+    "rate_limited": "rate_limit",
+}
+"""Which fallbacks a failure leads to; all others lead to those for any."""
 
 _NO_CREDENTIAL = CredentialSpec(id="", name="none", source="none")
 
@@ -31,10 +41,23 @@ class Choice:
 
 
 class TargetPicker:
-    """Hands out the attempts of one request. `rng` gives numbers in [0, 1)."""
+    """Hands out the attempts of one request: the decision's candidates, then the fallbacks for what the failures were of.
 
-    def __init__(self, plan: Plan, board: HealthBoard, keyring: Keyring, rng: Callable[[], float]) -> None:
-        self._candidates = draw_order(plan.candidates, rng) if len(plan.candidates) > 1 else plan.candidates
+    `rng` gives numbers in [0, 1); `find_sticky` what keeps to one of a provider's endpoints, "" = nothing.
+    """
+
+    def __init__(
+        self,
+        decision: Decision,
+        board: HealthBoard,
+        keyring: Keyring,
+        rng: Callable[[], float],
+        find_sticky: Callable[[], str] = str,
+    ) -> None:
+        self._find_sticky = find_sticky
+        self._candidates = decision.candidates
+        self._fallbacks = decision.plan.fallbacks
+        self._failed_by: list[Cause] = []
         self._board = board
         self._keyring = keyring
         self._rng = rng
@@ -69,11 +92,24 @@ class TargetPicker:
             self._spent_candidates.add(model.id)
         if failure.kind == "context_overflow":
             self._smallest_context = max(self._smallest_context, model.context_tokens)
+        cause = _CAUSES.get(failure.kind, "any")
+        if cause not in self._failed_by:
+            self._failed_by.append(cause)
 
     def find_next(self) -> Choice | None:
         """The next attempt, or None when every way was tried."""
+        choice = self._find_among(self._candidates)
+        if choice is not None or not self._fallbacks:
+            return choice
+        for cause in (*self._failed_by, "any"):
+            choice = self._find_among(self._fallbacks.get(cause, ()))
+            if choice is not None:
+                return choice
+        return None
+
+    def _find_among(self, candidates: Sequence[Candidate]) -> Choice | None:
         for healthy_only in (True, False):
-            for candidate in self._candidates:
+            for candidate in candidates:
                 if self._is_open(candidate.model):
                     choice = self._choose(candidate, healthy_only=healthy_only)
                     if choice is not None:
@@ -116,6 +152,7 @@ class TargetPicker:
             lambda endpoint: board.count_in_flight(endpoint.id),
             usable,
             self._rng(),
+            self._find_sticky(),
         )
 
     def _is_closed(self, provider: ProviderSpec, endpoint: EndpointSpec) -> bool:

@@ -17,6 +17,7 @@ from gateway.health import HealthBoard
 from gateway.metrics import Metrics, SharedCounts
 from gateway.pipeline import Pipeline
 from gateway.probes import watch_resting
+from gateway.routing import Router
 from gateway.settle import Ledger
 from gateway.upstream.aiohttp_client import AiohttpClient
 from gateway.upstream.guard import guarded
@@ -61,17 +62,21 @@ class Worker:
         self.ledger = Ledger(journal, self.metrics, wall, clock)
         self.network = make_upstream(config)
         simulated = InProcessProviders(key=os.urandom(32), now=wall)
+        router = Router(self.board, wall=wall, clock=clock, rng=rng)
         attempts = Attempts(
             Upstreams(self.network, simulated),
             self.ledger,
             self.board,
             keyring,
+            router,
             clock=clock,
             rng=rng,
             max_attempts=config.max_attempts,
             max_answer_bytes=config.max_answer_bytes,
         )
-        self.pipeline = Pipeline(config, current, journal, attempts, self.metrics, wall=wall, clock=clock)
+        self.pipeline = Pipeline(
+            config, current, journal, router, attempts, self.metrics, wall=wall, clock=clock
+        )
         list_adapters()  # Imported now, not within the first request.
         self._configuration_error = configuration_error
         self._keyring = keyring
@@ -153,6 +158,7 @@ class Worker:
         self.board.forget_missing(
             {endpoint.id for provider in snapshot.providers for endpoint in provider.endpoints},
             {credential.id for credential in credentials} | versions,
+            set(snapshot.model_by_id),
         )
         self._keyring.keep_only(snapshot)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from tokenhub.core.keys import digest_key, find_key_parts, mint_key
 from tokenhub.core.money import PriceSpec
+from tokenhub.core.policies import PolicySpec
 from tokenhub.core.specs import (
     AliasSpec,
     AliasTargetSpec,
@@ -80,10 +81,11 @@ def a_snapshot(
     models: tuple[ModelSpec, ...] = (),
     aliases: tuple[AliasSpec, ...] = (),
     keys: tuple[KeySpec, ...] = (),
+    policies: tuple[PolicySpec, ...] = (),
     revision: int = 1,
 ) -> Snapshot:
     """A snapshot of now."""
-    return Snapshot(revision, time.time(), providers, models, aliases, keys)
+    return Snapshot(revision, time.time(), providers, models, aliases, keys, "", policies)
 
 
 def with_timeouts(provider: ProviderSpec, **seconds: float) -> ProviderSpec:

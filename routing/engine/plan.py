@@ -1,28 +1,34 @@
-"""From the name that a caller asked to the ordered targets that may serve it, with a reason for each refusal. Pure.
+"""What may serve a kind of request of a key: the candidates with their fixed figures, and a reason for each refusal. Pure.
 
-This is the seam of routing: policies, scores and learning change the order here, and nothing else in the house.
+A plan is made of snapshot, key, policy and the request's kind alone, and is kept for as long as the snapshot: `decide` then
+needs no more than to run along its columns.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tokenhub.core.errors import ModelNotFound, NothingEligible, PermissionDenied
-from tokenhub.core.specs import EndpointSpec, KeySpec, ModelSpec, ProviderSpec, Snapshot
+from routing.engine.resolve import AUTO, Resolved, grants, resolve, resolve_names
+from tokenhub.core.errors import NothingEligible, PermissionDenied
+from tokenhub.core.policies import BoundsSpec, Cause, PolicySpec
+from tokenhub.core.specs import KeySpec, ModelSpec, ProviderSpec, Snapshot
 
-_NEAR_POOL = 2000
-_NEAR_NAME_LENGTH = 100
+UNBOUNDED = 1 << 60
+"""Stands for the context of a model whose limit nobody knows, and for the cost of one without a price."""
+
+OPTIONAL = frozenset({"tools", "vision", "json_schema"})
+"""Capabilities that sort out candidates as long as one of them has them."""
+
+_NO_BOUNDS = BoundsSpec()
 
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What of a request matters to routing: the name asked, the capabilities it needs, and its input in tokens (an estimate)."""
+    """The kind of a request, as far as routing is concerned: the name asked, and the capabilities that it needs."""
 
     asked: str
     needs: frozenset[str]
-    input_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,117 +43,169 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A target that was left out, and why."""
+    """A target that was left out, and why. `code` is the rule's name."""
 
     provider: str
     model: str
     reason: str
+    code: str = ""
 
 
-@dataclass(frozen=True, slots=True)
 class Plan:
-    """Targets in the order in which they are tried, the ones left out, and the rule that made the order."""
+    """Candidates in the order of their ranks, the targets left out, the rule that gave them, and their figures in columns.
 
-    candidates: tuple[Candidate, ...]
-    refusals: tuple[Refusal, ...]
-    reason: str
+    Rates are nano-dollars per million tokens, UNBOUNDED where there is no price; contexts are tokens, UNBOUNDED where unknown.
+    """
 
-
-def list_visible_names(snapshot: Snapshot, key: KeySpec) -> list[str]:
-    """Every name this key may ask for: models' own names and aliases, sorted."""
-    allowed = key.allowed_models
-    names = {
-        model.name for model in snapshot.models if model.enabled and _grants(snapshot, allowed, "", model)
-    }
-    names.update(
-        alias.name
-        for alias in snapshot.aliases
-        if any(
-            _grants(snapshot, allowed, alias.name, snapshot.model_by_id[t.model_id]) for t in alias.targets
-        )
+    __slots__ = (
+        "candidates",
+        "contexts",
+        "fallbacks",
+        "input_rates",
+        "output_limits",
+        "output_rates",
+        "policy",
+        "ranked",
+        "reason",
+        "refusals",
+        "smallest_context",
+        "smallest_weight",
+        "weights",
+        "worst_input_rates",
     )
-    return sorted(names)
+
+    def __init__(
+        self,
+        candidates: Sequence[Candidate],
+        refusals: Sequence[Refusal],
+        reason: str,
+        policy: PolicySpec | None = None,
+        fallbacks: Mapping[Cause, tuple[Candidate, ...]] | None = None,
+    ) -> None:
+        self.candidates = tuple(candidates)
+        self.refusals = tuple(refusals)
+        self.reason = reason
+        self.policy = policy
+        self.fallbacks: Mapping[Cause, tuple[Candidate, ...]] = fallbacks or {}
+        models = [candidate.model for candidate in candidates]
+        rates = [_rates_of(model) for model in models]
+        self.input_rates = [rate[0] for rate in rates]
+        self.worst_input_rates = [rate[1] for rate in rates]
+        self.output_rates = [rate[2] for rate in rates]
+        self.contexts = [model.context_tokens or UNBOUNDED for model in models]
+        self.output_limits = [model.max_output_tokens for model in models]
+        self.weights = [model.weight / 10 for model in models]
+        self.smallest_context = min(self.contexts, default=UNBOUNDED)
+        self.smallest_weight = min((model.weight for model in models), default=0)
+        ranks = [candidate.rank for candidate in candidates]
+        self.ranked = len(set(ranks)) == len(ranks)
+        """Whether no two candidates have the same rank, so that their order needs no draw."""
 
 
-def make_plan(snapshot: Snapshot, key: KeySpec, features: Features) -> Plan:
-    """The plan of one request.
+def make_plan(snapshot: Snapshot, key: KeySpec, features: Features, policy: PolicySpec | None = None) -> Plan:
+    """The plan of a kind of request, under the policy that was chosen for it.
 
     Raises ModelNotFound (with near names), PermissionDenied (no target is the key's), or NothingEligible (with the reason
     for each target).
     """
-    targets, reason = _resolve(snapshot, key, features.asked)
+    targets, reason = resolve(snapshot, key, features.asked)
+    through = features.asked
+    if policy is not None:
+        reason = f"policy={policy.name}@{policy.version}"
+        if policy.targets:
+            targets, through = resolve_names(snapshot, policy.targets), ""
+    bounds = _NO_BOUNDS if policy is None else policy.bounds
+    candidates, refusals, denied = _sift(snapshot, key, targets, features, bounds, through)
+    if not candidates and policy is None and features.asked not in AUTO:
+        # Asked for by its name, and none of those behind it is known to do all of that: nobody is second-guessed whose
+        # operator ticked too few capabilities. The provider itself says what it can't do.
+        kind = Features(features.asked, features.needs - OPTIONAL)
+        candidates, refusals, denied = _sift(snapshot, key, targets, kind, bounds, through)
+    if features.asked in AUTO and denied:
+        # Of all models there are, those of others are nobody's business.
+        refusals = [refusal for refusal in refusals if refusal.code != "key"]
+    if not candidates:
+        _refuse(features.asked, refusals, all_denied=0 < denied == len(targets))
+    fallbacks: dict[Cause, tuple[Candidate, ...]] = {}
+    for cause, names in (policy.fallbacks if policy is not None else {}).items():
+        resolved = resolve_names(snapshot, names)
+        able, out, _ = _sift(snapshot, key, resolved, features, bounds, "")
+        fallbacks[cause] = tuple(able)
+        refusals += out
+    return Plan(sorted(candidates, key=lambda one: one.rank), refusals, reason, policy, fallbacks)
+
+
+def _sift(
+    snapshot: Snapshot,
+    key: KeySpec,
+    targets: Sequence[Resolved],
+    features: Features,
+    bounds: BoundsSpec,
+    through: str,
+) -> tuple[list[Candidate], list[Refusal], int]:
+    """The targets that can serve, those that can't, and how many of these are not the key's."""
     candidates: list[Candidate] = []
     refusals: list[Refusal] = []
     denied = 0
-    for model, rank, weight in targets:
-        provider = snapshot.provider_by_id[model.provider_id]
-        if not _grants(snapshot, key.allowed_models, features.asked, model):
+    for one in targets:
+        model, provider = one.model, snapshot.provider_by_id[one.model.provider_id]
+        if not grants(snapshot, key.allowed_models, through or one.through, model):
             denied += 1
-            refusals.append(Refusal(provider.name, model.name, "not among this key's models"))
+            refusals.append(Refusal(provider.name, model.name, "not among this key's models", "key"))
             continue
-        refused = _find_refusal(provider, model, features)
-        if refused:
-            refusals.append(Refusal(provider.name, model.name, refused))
+        code, reason = _find_refusal(provider, model, features, bounds)
+        if code:
+            refusals.append(Refusal(provider.name, model.name, reason, code))
         else:
-            candidates.append(Candidate(provider, model, rank, weight))
-    if not candidates:
-        _refuse(features.asked, refusals, all_denied=0 < denied == len(targets))
-    return Plan(tuple(candidates), tuple(refusals), reason)
+            candidates.append(Candidate(provider, model, one.rank, one.weight))
+    return candidates, refusals, denied
 
 
-def _resolve(
-    snapshot: Snapshot, key: KeySpec, asked: str
-) -> tuple[Sequence[tuple[ModelSpec, int, int]], str]:
-    """The targets of a name as (model, rank, weight), and the rule that gave them. A model's own providers keep their order."""
-    alias = snapshot.alias_by_name.get(asked)
-    if alias is not None:
-        ordered = sorted(alias.targets, key=lambda target: target.priority)
-        return [(snapshot.model_by_id[t.model_id], t.priority, t.weight) for t in ordered], f"alias={asked}"
-    models = snapshot.models_by_name.get(asked)
-    if not models:
-        near = _near_names(asked, list_visible_names(snapshot, key))
-        hint = f"did you mean {', '.join(near)}?" if near else "GET /v1/models lists what this key may use"
-        raise ModelNotFound(
-            f"no model or alias is named {asked[:_NEAR_NAME_LENGTH]!r}",
-            param="model",
-            hint=hint,
-            details={"near": near},
-        )
-    return [(model, rank, 1) for rank, model in enumerate(models)], "model"
-
-
-def _near_names(asked: str, names: Sequence[str]) -> list[str]:
-    if len(asked) > _NEAR_NAME_LENGTH:
-        return []
-    return difflib.get_close_matches(asked, names[:_NEAR_POOL], n=3, cutoff=0.5)
-
-
-def _grants(snapshot: Snapshot, allowed: Collection[str] | None, asked: str, model: ModelSpec) -> bool:
-    """Whether the key may reach this very target. A listed alias grants its targets through that alias only."""
-    if allowed is None or model.name in allowed:
-        return True
-    if asked in snapshot.alias_by_name and asked in allowed:
-        return True
-    provider = snapshot.provider_by_id[model.provider_id]
-    return f"{provider.name}/{model.name}" in allowed
-
-
-def _find_refusal(provider: ProviderSpec, model: ModelSpec, features: Features) -> str:
+def _find_refusal(
+    provider: ProviderSpec, model: ModelSpec, features: Features, bounds: BoundsSpec
+) -> tuple[str, str]:
+    """The rule that leaves a target out for every request of this kind, and its sentence; ("", "") for none."""
     if not provider.enabled:
-        return "its provider is disabled"
+        return "provider", "its provider is disabled"
     if provider.draining:
-        return "its provider is being drained"
+        return "provider", "its provider is being drained"
     if not model.enabled:
-        return "it is disabled"
+        return "model", "it is disabled"
     for endpoint in provider.endpoints:
         if endpoint.weight > 0 and not endpoint.draining:
             break
     else:
-        return "its provider has no endpoint in service"
+        return "endpoint", "its provider has no endpoint in service"
     missing = features.needs - model.capabilities
     if missing:
-        return f"it lacks {', '.join(sorted(missing))}"
-    return ""
+        return "capability", f"it lacks {', '.join(sorted(missing))}"
+    if model.weight < bounds.min_weight:
+        return "min_weight", f"its weight {model.weight} is below {bounds.min_weight}"
+    if bounds.regions and provider.region not in bounds.regions:
+        where = f"its region is {provider.region}" if provider.region else "nobody said in which region it is"
+        return "region", f"{where}, not {' or '.join(sorted(bounds.regions))}"
+    if bounds.max_retention_days >= 0 and not 0 <= provider.retention_days <= bounds.max_retention_days:
+        kept = (
+            f"its provider keeps data {provider.retention_days} days"
+            if provider.retention_days >= 0
+            else "nobody said how long its provider keeps data"
+        )
+        return "retention", f"{kept}, more than {bounds.max_retention_days} are not allowed"
+    return "", ""
+
+
+def _rates_of(model: ModelSpec) -> tuple[int, int, int]:
+    """Of input, of input at worst (when all of it is written to a cache), and of output."""
+    price = model.price
+    if price is None:
+        return UNBOUNDED, UNBOUNDED, UNBOUNDED
+    plain, output = price.rate("input"), price.rate("output")
+    if plain is None or output is None:
+        plain = UNBOUNDED if plain is None else plain
+        # An embedding has no output, and so no price for it.
+        output = 0 if output is None and "embeddings" in model.capabilities else (output or 0)
+    worst = max([plain, *(price.rate(name) or 0 for name in ("cache_write_5m", "cache_write_1h"))])
+    return plain, worst, max(output, price.rate("reasoning") or 0)
 
 
 def _refuse(asked: str, refusals: Sequence[Refusal], *, all_denied: bool) -> None:
@@ -157,44 +215,15 @@ def _refuse(asked: str, refusals: Sequence[Refusal], *, all_denied: bool) -> Non
             param="model",
             hint="ask an operator to add it to the key",
         )
-    told = [{"provider": r.provider, "model": r.model, "reason": r.reason} for r in refusals]
+    raise nothing_eligible(asked, refusals)
+
+
+def nothing_eligible(asked: str, refusals: Sequence[Refusal]) -> NothingEligible:
+    """The error that says of each target why it can't serve."""
+    told = [{"provider": r.provider, "model": r.model, "reason": r.reason, "rule": r.code} for r in refusals]
     reasons = "; ".join(f"{r.provider}/{r.model}: {r.reason}" for r in refusals) or "none is in service"
-    raise NothingEligible(
+    return NothingEligible(
         f"no target of {asked!r} can serve this request: {reasons}",
         param="model",
         details={"candidates": told},
     )
-
-
-def draw_order(candidates: Sequence[Candidate], draw: Callable[[], float]) -> Sequence[Candidate]:
-    """The candidates by rank; within a rank drawn one after the other, each with its weight's chance to be next.
-
-    `draw` gives numbers in [0, 1). Efraimidis and Spirakis, "Weighted random sampling with a reservoir" (2006).
-    """
-    if len({candidate.rank for candidate in candidates}) == len(candidates):
-        return candidates
-    keys = [(c.rank, -((1.0 - draw()) ** (1.0 / max(c.weight, 1)))) for c in candidates]
-    return [candidates[at] for at in sorted(range(len(candidates)), key=keys.__getitem__)]
-
-
-def choose_endpoint(
-    endpoints: Sequence[EndpointSpec],
-    in_flight: Callable[[EndpointSpec], int],
-    usable: Callable[[EndpointSpec], bool],
-    tie: float,
-) -> EndpointSpec | None:
-    """The usable endpoint with the least in flight for its weight; None if none is usable.
-
-    `tie` in [0, 1) breaks ties, so that equal endpoints share the load.
-    """
-    open_ones = [
-        endpoint
-        for endpoint in endpoints
-        if endpoint.weight > 0 and not endpoint.draining and usable(endpoint)
-    ]
-    if len(open_ones) <= 1:
-        return open_ones[0] if open_ones else None
-    loads = [(in_flight(endpoint) + 1) / endpoint.weight for endpoint in open_ones]
-    least = min(loads)
-    lightest = [endpoint for endpoint, load in zip(open_ones, loads, strict=True) if load == least]
-    return lightest[int(tie * len(lightest))]

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import random
-from collections import Counter
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routing.engine.plan import Features, choose_endpoint, draw_order, make_plan
+from routing.engine.endpoints import choose_endpoint
+from routing.engine.plan import Features, make_plan
 from tests.builders import a_key, a_model, a_provider, a_snapshot, an_alias
 from tokenhub.core.errors import NothingEligible, PermissionDenied
-from tokenhub.core.specs import AliasSpec, AliasTargetSpec, EndpointSpec
+from tokenhub.core.specs import AliasSpec, EndpointSpec
 
 CHAT = frozenset({"chat"})
 
@@ -50,29 +49,6 @@ def test_a_key_without_any_of_the_targets_is_refused() -> None:
         make_plan(snapshot, key, Features("work", CHAT))
 
 
-def test_targets_of_one_priority_share_by_weight_and_those_behind_come_after() -> None:
-    provider = a_provider("only", "openai", 1)
-    models = tuple(a_model(provider, name) for name in ("heavy", "light", "spare"))
-    targets = (
-        AliasTargetSpec(models[0].id, 0, 9),
-        AliasTargetSpec(models[1].id, 0, 1),
-        AliasTargetSpec(models[2].id, 1, 100),
-    )
-    key, _ = a_key()
-    snapshot = a_snapshot(
-        providers=(provider,), models=models, aliases=(AliasSpec("work", targets),), keys=(key,)
-    )
-    plan = make_plan(snapshot, key, Features("work", CHAT))
-    draw = random.Random(7).random
-    first: Counter[str] = Counter()
-    for _ in range(2000):
-        ordered = [candidate.model.name for candidate in draw_order(plan.candidates, draw)]
-        assert sorted(ordered[:2]) == ["heavy", "light"]
-        assert ordered[2] == "spare"
-        first[ordered[0]] += 1
-    assert 1700 < first["heavy"] < 1900
-
-
 @given(
     st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.integers(0, 50), st.booleans()), max_size=8),
     st.floats(0, 1, exclude_max=True),
@@ -94,3 +70,36 @@ def test_the_chosen_endpoint_is_usable_and_has_the_least_load_for_its_weight(
         assert chosen in open_ones
         least = min((loads[e.id] + 1) / e.weight for e in open_ones)
         assert (loads[chosen.id] + 1) / chosen.weight == least
+
+
+def three_equal() -> list[EndpointSpec]:
+    return [EndpointSpec(str(number), "http", "127.0.0.1", 1) for number in range(3)]
+
+
+def test_a_conversation_keeps_its_endpoint_and_all_together_spread() -> None:
+    def choose(name: str) -> str:
+        chosen = choose_endpoint(three_equal(), lambda _: 0, lambda _: True, 0.5, name)
+        assert chosen is not None
+        return chosen.id
+
+    first = [choose(f"conversation {number}") for number in range(900)]
+    assert first == [choose(f"conversation {number}") for number in range(900)]
+    assert all(250 < first.count(name) < 350 for name in "012")
+
+
+@given(st.lists(st.integers(0, 40), min_size=3, max_size=3), st.text(min_size=1, max_size=5))
+def test_no_conversation_crowds_an_endpoint(in_flight: list[int], name: str) -> None:
+    chosen = choose_endpoint(three_equal(), lambda one: in_flight[int(one.id)], lambda _: True, 0.5, name)
+    assert chosen is not None
+    assert in_flight[int(chosen.id)] <= 1.25 * (sum(in_flight) + 1) / 3 + 1
+
+
+def test_a_conversation_whose_endpoint_rests_goes_to_one_other_and_the_rest_stay() -> None:
+    def choose(name: str, resting: str = "") -> str:
+        chosen = choose_endpoint(three_equal(), lambda _: 0, lambda one: one.id != resting, 0.5, name)
+        assert chosen is not None
+        return chosen.id
+
+    for number in range(200):
+        before, after = choose(str(number)), choose(str(number), resting="1")
+        assert after == before or before == "1"

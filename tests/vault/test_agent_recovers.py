@@ -13,6 +13,8 @@ from django.db import DatabaseError, connection
 
 from gateway.health import HealthBoard
 from gateway.targets import TargetPicker
+from routing.engine.decide import Ask, decide
+from routing.engine.health import TargetHealth
 from routing.engine.plan import Candidate, Plan
 from tests.builders import a_model, a_provider
 from tests.vault.vaults import ADMIN, PASSWORD, SECRET, a_credential, a_vault, the_vault
@@ -369,7 +371,8 @@ def test_a_new_secret_that_is_not_to_be_had_yet_leaves_the_one_before_in_use() -
     plan = Plan((Candidate(provider, a_model(provider, "work")),), (), "asked")
 
     def choose(worker: WorkerCast) -> tuple[str, object]:
-        picker = TargetPicker(plan, HealthBoard(worker.clock), worker.keyring, lambda: 0.5)
+        decision = decide(plan, Ask(), [TargetHealth()], 0.0, lambda: 0.5)
+        picker = TargetPicker(decision, HealthBoard(worker.clock), worker.keyring, lambda: 0.5)
         choice = picker.find_next()
         assert choice is not None
         return choice.credential.id, choice.target.secret
