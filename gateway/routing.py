@@ -153,7 +153,7 @@ class Router:
         policy = kept.plan.policy
         if policy is None or not policy.affinity.seconds:
             return sticky, ""
-        name = name_pin(tenant, f"{kept.sticky_by}\0{told}")
+        name = name_pin(tenant, f"{policy.name}\0{kept.sticky_by}\0{told}")
         exchange.pin = (name, policy.affinity.seconds)
         pin = self.pins.find(name, self._clock())
         return sticky, "" if pin is None else pin.model_id

@@ -125,10 +125,15 @@ async def test_endpoints_share_the_load_by_weight_and_one_that_is_down_is_left_o
         snapshot = replace(snapshot, providers=(replace(provider, endpoints=(heavy, provider.endpoints[1])),))
         async with running_gateway(snapshot, tmp_path) as gateway:
             await asyncio.gather(
-                *(call(http, gateway, key, "openai", a_body("openai", "work")) for _ in range(40))
+                *(
+                    call(
+                        http, gateway, key, "openai", a_body("openai", "work", text=f"conversation {number}")
+                    )
+                    for number in range(100)
+                )
             )
-            assert one.stats()["calls"] + two.stats()["calls"] == 40
-            assert one.stats()["calls"] > two.stats()["calls"] > 4
+            assert one.stats()["calls"] + two.stats()["calls"] == 100
+            assert one.stats()["calls"] > two.stats()["calls"] > 10
             await one.stop()
             answers = [await call(http, gateway, key, "openai", a_body("openai", "work")) for _ in range(10)]
             assert {answer.status for answer in answers} == {200}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -252,7 +253,7 @@ async def test_conversations_keep_their_endpoint_and_its_cache(
         places: dict[str, set[int]] = {}
         for at, mock in enumerate(mocks):
             for received in mock.bodies():
-                first = received.body["messages"][0]["content"]
+                first = json.loads(received.body)["messages"][0]["content"]
                 places.setdefault(first, set()).add(at)
         assert {len(where) for where in places.values()} == {1}
         spread = Counter(next(iter(where)) for where in places.values())
