@@ -18,6 +18,7 @@ from gateway.models import get_model, list_models
 from gateway.wire.anthropic_count_tokens import AnthropicCountTokens
 from gateway.wire.anthropic_messages import AnthropicMessages
 from gateway.wire.base import WireFormat
+from gateway.wire.envelope import Envelope
 from gateway.wire.openai_chat import OpenAIChat
 from gateway.wire.openai_completions import OpenAICompletions
 from gateway.wire.openai_embeddings import OpenAIEmbeddings
@@ -39,6 +40,7 @@ PATHS = ("/healthz", "/readyz", "/metrics")
 
 CONSUMER_PATHS: Mapping[str, Callable[[], WireFormat]] = {
     "/v1/chat/completions": OpenAIChat,
+    "/v1/chat": Envelope,
     "/v1/completions": OpenAICompletions,
     "/v1/embeddings": OpenAIEmbeddings,
     "/v1/messages": AnthropicMessages,
@@ -215,7 +217,7 @@ async def _send_error(exchange: Exchange, error: TokenhubError) -> None:
         await exchange.write(exchange.wire.error_event(error, exchange.request_id), more=False)
         return
     headers: Headers = [
-        (b"content-type", b"application/json"),
+        (b"content-type", exchange.wire.error_type),
         *exchange.identity(),
         (b"x-tokenhub-attempts", b"%d" % exchange.attempts),
     ]

@@ -23,7 +23,8 @@ from gateway.masking import mask_failure, storable_detail
 from gateway.outcome import refuse
 from gateway.relay import NativeSide, Side, StreamRelay, TranslatedSide, asked_limit, failure_of
 from gateway.routing import Router, name_sticky
-from gateway.settle import Account, Ledger, estimate_usage
+from gateway.settle import Account, Ledger, estimate_cost, estimate_usage
+from gateway.stripped_answers import StrippedSide, strip_answer, strips_thoughts
 from gateway.targets import Choice, TargetPicker
 from gateway.upstream.seam import (
     Origin,
@@ -33,6 +34,7 @@ from gateway.upstream.seam import (
     UpstreamResponse,
     UpstreamTimeout,
 )
+from gateway.wire.base import Figures
 from providers.adapters.base import Failure, Inbound, Operation, WireRequest
 from routing.engine.breaker import RetryBudget
 from routing.engine.decide import Decision
@@ -188,6 +190,8 @@ class Attempts:
         else:
             encoder = exchange.wire.stream_encoder(model=exchange.asked, call=exchange.get_call())
             side = TranslatedSide(choice.adapter.stream_decoder(), encoder, int(self._ledger.wall()))
+        if strips_thoughts(exchange):
+            side = StrippedSide(side, exchange.wire.operation)
         provider = choice.target.provider.name
         metrics = self._ledger.metrics
         return StreamRelay(
@@ -199,6 +203,7 @@ class Attempts:
             on_malformed=lambda: metrics.add("malformed_events", (provider,)),
             on_heartbeat=lambda: metrics.add("heartbeats", (provider,)),
             max_answer_bytes=self._max_answer_bytes,
+            trailer=partial(_trail, exchange, choice, account) if exchange.wire.wraps else None,
         )
 
     async def _exchange_bytes(
@@ -301,6 +306,8 @@ class Attempts:
             failure = _classify(choice, 200, headers, body)
             used = usage or self._estimate(exchange, account, len(body))
             return _close_failed(account, failure, usage=used)
+        if strips_thoughts(exchange):
+            out = await _off_loop(len(out), strip_answer, exchange.wire.operation, out)
         account.note_whole(exchange.received_at, usage.output_total if usage is not None else 0)
         if usage is None:
             usage = self._estimate(exchange, account, len(body))
@@ -310,6 +317,8 @@ class Attempts:
         answer_headers = self._head(exchange, choice, b"application/json")
         if account.cost_nanos is not None:
             answer_headers.append((b"x-tokenhub-cost-usd", usd_from_nanos(account.cost_nanos).encode()))
+        if exchange.wire.wraps:
+            out = exchange.wire.wrap(out, _figures(exchange, choice, account))
         await exchange.answer(200, answer_headers, out)
         return None
 
@@ -410,6 +419,24 @@ async def _off_loop[Result](size: int, work: Callable[..., Result], *arguments: 
     if size <= SMALL:
         return work(*arguments)
     return await asyncio.to_thread(work, *arguments)
+
+
+def _figures(exchange: Exchange, choice: Choice, account: Account) -> Figures:
+    """What an envelope tells of a settled attempt."""
+    model = choice.target.model
+    return Figures(
+        model=model.name,
+        provider=choice.target.provider.name,
+        estimated_nanos=estimate_cost(account.intent.input_estimate, asked_limit(exchange), model),
+        cost_nanos=account.cost_nanos,
+        reason=exchange.reason,
+        usage=account.usage,
+        decision_id=exchange.request_id,
+    )
+
+
+def _trail(exchange: Exchange, choice: Choice, account: Account) -> bytes:
+    return exchange.wire.final_event(_figures(exchange, choice, account))
 
 
 def wants_usage(exchange: Exchange) -> bool:

@@ -10,11 +10,12 @@ import asyncio
 import itertools
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from gateway.json_places import Path, Piece, Span, find_members, find_places, splice
 from gateway.large_json import LargeObject
 from gateway.strict_json import loads
 from tokenhub.core.errors import InvalidJSON, NotReady, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
@@ -29,9 +30,7 @@ _DECIDING = frozenset(
 )
 """Members that decide where a request goes and what it may cost."""
 
-_GAP = re.compile(rb'\s*[{,]\s*"(?:[^"\\]|\\.)*"\s*:\s*')
 _TEXT_VALUE = re.compile(rb'\s*:\s*("(?:[^"\\]|\\.)*")')
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class ClientGone(Exception):
@@ -66,7 +65,7 @@ class Body:
             if span is not None and value is not None:
                 return b"".join((self.raw[: span[0]], msgspec.json.encode(value), self.raw[span[1] :]))
         if self._spans is None:
-            self._spans = _find_spans(self.raw)
+            self._spans = find_members(self.raw)
         spans = self._spans
         removed = {name for name, value in changes.items() if value is None}
         pieces = _removals(self.raw, spans, removed) if removed else []
@@ -77,6 +76,19 @@ class Body:
             elif value is not None:
                 pieces.append((*spans[name], msgspec.json.encode(value)))
         return self._splice(pieces, added, kept=len(spans) - len(removed))
+
+    def find_places(self, paths: Iterable[Path]) -> dict[Path, Span]:
+        """Where the values at these paths stand in the bytes."""
+        return find_places(self.raw, paths, self._spans)
+
+    def spliced(self, pieces: Sequence[Piece], data: dict[str, Any]) -> Body:
+        """A body whose bytes differ by these pieces alone, each inside of one top-level value; `data` is what it then says."""
+        spans = self._spans
+        if spans is not None:
+            spans = {
+                name: (_shifted(start, pieces), _shifted(end, pieces)) for name, (start, end) in spans.items()
+            }
+        return Body(splice(self.raw, pieces), data, spans)
 
     def _splice(self, pieces: list[tuple[int, int, bytes]], added: list[bytes], *, kept: int) -> bytes:
         raw = memoryview(self.raw)  # A slice of the bytes themselves would be one more copy of them.
@@ -91,6 +103,10 @@ class Body:
             out.append((b"," if kept else b"") + b",".join(added))
         out.append(raw[close:])
         return b"".join(out)
+
+
+def _shifted(at: int, pieces: Iterable[Piece]) -> int:
+    return at + sum(len(new) - (end - start) for start, end, new in pieces if end <= at)
 
 
 def _removals(
@@ -246,15 +262,3 @@ def _find_text_span(raw: bytes | bytearray, name: str, value: Any) -> tuple[int,
         return None
     match = _TEXT_VALUE.match(raw, raw.index(quoted) + len(quoted))
     return match.span(1) if match is not None else None
-
-
-def _find_spans(raw: bytes | bytearray) -> dict[str, tuple[int, int]]:
-    """Where each top-level value of a checked document stands: the parsed members, gone through in step with the text."""
-    spans: dict[str, tuple[int, int]] = {}
-    position = 0
-    for name, value in _members.decode(raw).items():
-        gap = _GAP.match(raw, position)
-        assert gap is not None
-        position = gap.end() + len(memoryview(value))
-        spans[name] = (gap.end(), position)
-    return spans

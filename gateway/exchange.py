@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from gateway.body import Body
+from gateway.directives import Directives
 from gateway.wire.base import WireFormat
 from tokenhub.core.chat import ChatCall
 from tokenhub.core.specs import KeySpec, Snapshot
@@ -38,6 +39,7 @@ class Exchange:
         "attempts",
         "began_at",
         "body",
+        "directives",
         "disconnected",
         "drain",
         "finished",
@@ -73,6 +75,8 @@ class Exchange:
         self.snapshot: Snapshot
         self.key: KeySpec
         self.body: Body
+        self.directives: Directives | None = None
+        """What the request asks of its routing and its answer, in its texts or in its envelope; None = nothing."""
         self._call: ChatCall | None = None
         self.started_at = 0.0
         self.began_at = 0.0
@@ -93,13 +97,17 @@ class Exchange:
         self.interruption: Interruption = ""
 
     def identity(self) -> Headers:
-        """The request's id, under our name and under the ones that OpenAI's and Anthropic's clients look for."""
+        """The request's id, under our name and under the ones that OpenAI's and Anthropic's clients look for, and which keys of its
+        directives nobody knows."""
         request_id = self.request_id.encode()
-        return [
+        headers = [
             (b"x-tokenhub-request-id", request_id),
             (b"x-request-id", request_id),
             (b"request-id", request_id),
         ]
+        if self.directives is not None and self.directives.ignored:
+            headers.append((b"x-tokenhub-directives-ignored", ", ".join(self.directives.ignored).encode()))
+        return headers
 
     def get_call(self) -> ChatCall:
         """The request as a ChatCall, read once however many targets need it. Raises InvalidRequest."""

@@ -17,6 +17,7 @@ NEEDS: Mapping[Operation, frozenset[str]] = {
     Operation.OPENAI_EMBEDDINGS: frozenset({"embeddings"}),
     Operation.ANTHROPIC_MESSAGES: frozenset({"chat"}),
     Operation.ANTHROPIC_COUNT_TOKENS: frozenset({"chat"}),
+    Operation.TOKENHUB_CHAT: frozenset({"chat"}),
 }
 """What a model must be able to do to serve each operation."""
 

@@ -51,7 +51,7 @@ async def _pass_on(exchange: Exchange, failure: Failure) -> None:
         await exchange.write(exchange.wire.error_event(error, exchange.request_id), more=False)
         return
     headers: Headers = [
-        (b"content-type", b"application/json"),
+        (b"content-type", exchange.wire.error_type),
         *exchange.identity(),
         (b"x-tokenhub-attempts", b"%d" % exchange.attempts),
         (b"x-tokenhub-revision", b"%d" % exchange.snapshot.revision),

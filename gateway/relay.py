@@ -99,7 +99,8 @@ class TranslatedSide(Side):
 
 
 class StreamRelay:
-    """Relays one stream. `head` gives the answer's headers once they are needed; `clock` is monotonic, in seconds."""
+    """Relays one stream. `head` gives the answer's headers once they are needed, `trailer` what stands behind a good stream's end,
+    once it is settled; `clock` is monotonic, in seconds."""
 
     def __init__(
         self,
@@ -112,6 +113,7 @@ class StreamRelay:
         on_malformed: Callable[[], None],
         on_heartbeat: Callable[[], None],
         max_answer_bytes: int,
+        trailer: Callable[[], bytes] | None = None,
     ) -> None:
         self._exchange = exchange
         self._account = account
@@ -120,6 +122,7 @@ class StreamRelay:
         self._clock = clock
         self._on_malformed = on_malformed
         self._on_heartbeat = on_heartbeat
+        self._trailer = trailer
         self._timeouts = account.target.provider.timeouts
         self.heartbeat = account.target.provider.heartbeat
         self._deadline = ("first_event", self._timeouts.first_event)
@@ -280,6 +283,8 @@ class StreamRelay:
     async def _finish(self) -> None:
         self._held.append(self._side.end())
         self.settle("completed")
+        if self._trailer is not None:
+            self._held.append(self._trailer())
         await self._start()
         await self._exchange.write(b"".join(self._held), more=False)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gateway.directives import Directives
 from gateway.exchange import Exchange
 from gateway.features import list_needs, list_tags, minute_of_week, name_conversation, read_output_limit
 from gateway.health import HealthBoard
@@ -19,10 +20,11 @@ from routing.engine.health import TargetHealth
 from routing.engine.pins import Pins, name_pin
 from routing.engine.plan import Features, Plan, make_plan, nothing_eligible
 from routing.engine.resolve import AUTO
-from tokenhub.core.policies import MODES, PolicySpec, StickyBy
+from tokenhub.core.policies import MODES, BoundsSpec, PolicySpec, StickyBy, Strategy
 from tokenhub.core.specs import Snapshot
 
 PLANS_KEPT = 4096
+NOTHING_TOLD = Directives()
 _PLAIN = Ask()
 
 
@@ -77,7 +79,8 @@ class Router:
             self.pins.put(name, model_id, endpoint_id, self._clock() + seconds)
 
     def _choose_policy(self, exchange: Exchange, features: Features) -> PolicySpec | None:
-        if not exchange.snapshot.policies and b"x-tokenhub-policy" not in exchange.headers:
+        named = exchange.directives.policy if exchange.directives is not None else ""
+        if not exchange.snapshot.policies and not named and b"x-tokenhub-policy" not in exchange.headers:
             return None
         headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in exchange.headers.items()
@@ -92,7 +95,7 @@ class Router:
             headers,
             minute_of_week(self._wall()),
         )
-        return choose_policy(exchange.snapshot, at, headers.get("x-tokenhub-policy", ""))
+        return choose_policy(exchange.snapshot, at, named or headers.get("x-tokenhub-policy", ""))
 
     def _find_plan(self, exchange: Exchange, features: Features, policy: PolicySpec | None) -> Kept:
         snapshot = exchange.snapshot
@@ -115,7 +118,8 @@ class Router:
         """The request's own figures and wishes; of one that has none, and whose plan needs none, always the same object."""
         plan, body = kept.plan, exchange.body.data
         policy = plan.policy
-        scored = policy is not None or exchange.asked in AUTO
+        told = exchange.directives
+        scored = policy is not None or exchange.asked in AUTO or (told is not None and _wishes(told))
         if not scored and kept.sticky_by == "request" and len(plan.candidates) == 1:
             return _PLAIN
         self._turn += 1
@@ -129,15 +133,22 @@ class Router:
                 sticky=sticky,
                 turn=self._turn,
             )
-        mode = policy.mode if policy is not None else "normal"
-        bounds = policy.bounds if policy is not None else None
+        bounds = policy.bounds if policy is not None else BoundsSpec()
+        weights = policy.weights or MODES[policy.mode] if policy is not None else MODES["normal"]
+        strategy: Strategy = policy.strategy if policy is not None else "score"
+        if told is None:
+            told = NOTHING_TOLD
+        elif told.mode is not None:
+            # Who names a mode wants its score, whatever else the policy orders by.
+            weights, strategy = MODES[told.mode], "score"
         return Ask(
-            input_tokens=estimate_input_tokens(exchange),
+            input_tokens=told.input_tokens or estimate_input_tokens(exchange),
             max_output_tokens=read_output_limit(body),
-            strategy=policy.strategy if policy is not None else "score",
-            weights=(policy.weights if policy is not None else None) or MODES[mode],
-            max_cost_nanos=bounds.max_cost_nanos if bounds is not None else 0,
-            max_latency_ms=bounds.max_latency_ms if bounds is not None else 0,
+            strategy=strategy,
+            weights=weights,
+            min_weight=told.min_weight,
+            max_cost_nanos=_tighter(bounds.max_cost_nanos, told.budget_nanos),
+            max_latency_ms=_tighter(bounds.max_latency_ms, told.latency_ms),
             sticky=sticky,
             pinned=pinned,
             turn=self._turn,
@@ -157,6 +168,16 @@ class Router:
         exchange.pin = (name, policy.affinity.seconds)
         pin = self.pins.find(name, self._clock())
         return sticky, "" if pin is None else pin.model_id
+
+
+def _wishes(told: Directives) -> bool:
+    """Whether directives say anything that decides where a request goes."""
+    return bool(told.mode or told.min_weight or told.budget_nanos or told.latency_ms)
+
+
+def _tighter(one: int, other: int) -> int:
+    """The lower of two bounds of which 0 is none: a request may bind itself more than its policy does, not less."""
+    return min(one, other) if one and other else one or other
 
 
 def _read_sticky(exchange: Exchange, by: StickyBy) -> str:

@@ -23,6 +23,8 @@ from tokenhub.core.usage import NOTHING_USED, Usage
 from usage.journal import Journal, JournalUnavailable
 
 CHARACTERS_PER_TOKEN = 4
+USUAL_OUTPUT = 1024
+"""Tokens that an answer is estimated at which nobody bounded."""
 UNANSWERED_METHOD = "sent, no answer: input by length"
 """How a call is estimated that the provider may have served and charged for, though no answer came of it."""
 _ESTIMATE_WHOLE_BODY = 64 * 1024
@@ -79,6 +81,15 @@ def estimate_usage(
             seen, output=max(seen.output, output), source="estimated", method="input told, output by length"
         )
     return Usage(input=input_estimate, output=output, source="estimated", method="by length")
+
+
+def estimate_cost(input_tokens: int, asked_limit: int, model: ModelSpec) -> int | None:
+    """What a call may cost in nano-dollars, told before it is made: the input by its length, the output by its bound, or by
+    USUAL_OUTPUT where it has none. None without a price."""
+    output = asked_limit or USUAL_OUTPUT
+    if model.max_output_tokens:
+        output = min(output, model.max_output_tokens)
+    return price_counts({"input": input_tokens, "output": output}, model.price)
 
 
 class Ledger:

@@ -49,18 +49,26 @@ def write_error(error: TokenhubError, request_id: str) -> bytes:
     if error.hint:
         body["hint"] = error.hint
     if error.details:
-        body["details"] = _plain(error.details, 0)
+        body["details"] = to_plain(error.details)
     return msgspec.json.encode({"error": body})
+
+
+def describe_failure(failure: Failure) -> tuple[str, str]:
+    """A provider's failure as a caller may hear of it: a message and a code."""
+    code = _CODES.get(failure.kind) or failure.code
+    if not _CODE.fullmatch(code):
+        code = "provider_error"
+    if failure.kind == "credential":
+        return "the provider refused the gateway's credential", code
+    return failure.message, code
 
 
 def write_failure(failure: Failure, request_id: str) -> bytes:
     """A provider's failure. Of a refused credential the caller learns no more than that: it is the operator's."""
-    message, code = failure.message, _CODES.get(failure.kind) or failure.code
-    if not _CODE.fullmatch(code):
-        code = "provider_error"
+    message, code = describe_failure(failure)
     kind = choose_type(failure.status)
     if failure.kind == "credential":
-        message, kind = "the provider refused the gateway's credential", "server_error"
+        kind = "server_error"
     elif failure.kind in ("context_overflow", "content_filter"):
         kind = "invalid_request_error"
     return msgspec.json.encode(
@@ -81,14 +89,14 @@ def write_error_event(error: TokenhubError, request_id: str) -> bytes:
     return format_event(write_error(error, request_id))
 
 
-def _plain(value: Any, depth: int) -> Any:
+def to_plain(value: Any, depth: int = 0) -> Any:
     """Details as JSON values; read-only mappings and other objects are no JSON of their own."""
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if depth >= _MAX_DEPTH:
         return str(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
+        return {str(key): to_plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, Sequence | set | frozenset) and not isinstance(value, bytes | bytearray):
-        return [_plain(item, depth + 1) for item in value]
+        return [to_plain(item, depth + 1) for item in value]
     return str(value)

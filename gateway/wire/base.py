@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from gateway.directives import Directives
 from providers.adapters.base import Failure, Operation
 from tokenhub.core.chat import ChatAnswer, ChatCall, ChatEvent
 from tokenhub.core.errors import TokenhubError
+from tokenhub.core.usage import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What an envelope tells of an answer beside it. Amounts are nano-dollars, None where a price is not known."""
+
+    model: str
+    provider: str
+    estimated_nanos: int | None
+    cost_nanos: int | None
+    reason: str
+    usage: Usage
+    decision_id: str
 
 
 class StreamEncoder(ABC):
@@ -30,6 +46,22 @@ class WireFormat(ABC):
     scope: ClassVar[str]
     """The key scope that it needs."""
     heartbeat: ClassVar[bytes] = b": heartbeat\n\n"
+    error_type: ClassVar[bytes] = b"application/json"
+    """The content type of errors."""
+    wraps: ClassVar[bool] = False
+    """Whether requests and answers stand in an envelope: then `unwrap`, `wrap` and `final_event` are there."""
+
+    def unwrap(self, body: Mapping[str, Any]) -> tuple[dict[str, Any], Directives]:
+        """The request that an envelope holds, and what it asks besides. Raises InvalidRequest with the path."""
+        raise ValueError(f"{self.operation} has no envelope")
+
+    def wrap(self, answer: bytes, figures: Figures) -> bytes:
+        """The envelope around a whole answer."""
+        raise ValueError(f"{self.operation} has no envelope")
+
+    def final_event(self, figures: Figures) -> bytes:
+        """What a stream tells in the place of an envelope, behind its end."""
+        raise ValueError(f"{self.operation} has no envelope")
 
     def read_call(self, body: Mapping[str, Any]) -> ChatCall:
         """The call of a parsed body, for translation. Raises InvalidRequest naming the JSON path."""

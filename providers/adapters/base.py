@@ -31,6 +31,8 @@ class Operation(StrEnum):
     OPENAI_EMBEDDINGS = "openai.embeddings"
     ANTHROPIC_MESSAGES = "anthropic.messages"
     ANTHROPIC_COUNT_TOKENS = "anthropic.count_tokens"
+    TOKENHUB_CHAT = "tokenhub.chat"
+    """The envelope around a chat call in OpenAI's shape; no provider speaks it, so that it is always translated."""
 
 
 CHAT_OPERATIONS = frozenset({Operation.OPENAI_CHAT, Operation.ANTHROPIC_MESSAGES})

@@ -22,7 +22,14 @@ GATEWAY_MAY_USE = (
     "vault.keyring",
     "vault.places",
 )
-GATEWAY_LIBRARIES = {"aiohttp", "httptools", "msgspec", "uvloop", "yarl"}  # yarl: aiohttp's URLs
+GATEWAY_LIBRARIES = {
+    "aiohttp",
+    "httptools",
+    "jsonschema_rs",
+    "msgspec",
+    "uvloop",
+    "yarl",
+}  # yarl: aiohttp's URLs
 PURE = (
     "orchestration.engine",
     "providers.adapters",
