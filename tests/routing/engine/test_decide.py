@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from routing.engine.decide import CONTEXT_MARGIN, Ask, Decision, decide
 from routing.engine.explain import explain, list_refusals
 from routing.engine.health import TargetHealth
-from routing.engine.plan import Candidate, Features, Plan, make_plan
+from routing.engine.plan import OPTIONAL, Candidate, Features, Plan, make_plan
 from routing.engine.resolve import AUTO
 from tests.builders import a_key, a_model, a_provider, a_snapshot
 from tests.routing.engine.worlds import NOW, asks, healths, keys, snapshots
@@ -76,7 +76,8 @@ def test_whatever_is_chosen_is_authorised_able_and_within_all_bounds(
         assert provider.enabled
         assert not provider.draining
         assert any(endpoint.weight and not endpoint.draining for endpoint in provider.endpoints)
-        assert needs <= model.capabilities
+        asked_for_by_name = policy is None and asked not in AUTO
+        assert (needs - OPTIONAL if asked_for_by_name else needs) <= model.capabilities
         if policy is not None:
             assert model.weight >= policy.bounds.min_weight
             assert not policy.bounds.regions or provider.region in policy.bounds.regions
