@@ -244,17 +244,24 @@ def _read_rates(run: _Declaration, at: KeyPath, price: Any) -> dict[str, int]:
 def _aliases(run: _Declaration) -> None:
     for place, entry in run.entries("aliases", ("name", "targets")):
         with run.at(place):
-            unknown = sorted(set(entry) - {"name", "targets"})
+            unknown = sorted(set(entry) - {"name", "targets", "sticky_by"})
             if unknown:
                 raise run.wrong(
-                    (*place, unknown[0]), f"an alias has no {unknown[0]!r}; it has name and targets"
+                    (*place, unknown[0]),
+                    f"an alias has no {unknown[0]!r}; it has name, targets and sticky_by",
                 )
             drafts = _read_targets(run, (*place, "targets"), entry["targets"])
             alias = Alias.objects.filter(name=entry["name"]).first()
             if alias is None:
                 run.difference.append(f"+ alias {entry['name']}")
-                routing.create_alias(run.actor, name=entry["name"], targets=drafts)
+                sticky_by = entry.get("sticky_by", "request")
+                routing.create_alias(run.actor, name=entry["name"], targets=drafts, sticky_by=sticky_by)
                 continue
+            if entry.get("sticky_by", alias.sticky_by) != alias.sticky_by:
+                run.difference.append(
+                    f"~ alias {alias.name}: sticky_by: {alias.sticky_by!r} → {entry['sticky_by']!r}"
+                )
+                routing.update_alias(run.actor, alias, sticky_by=entry["sticky_by"])
             rows = alias.targets.select_related("model").order_by("priority", "id")
             now = sorted((row.priority, row.weight, row.model.pk) for row in rows)
             if now != sorted((draft.priority, draft.weight, draft.model.pk) for draft in drafts):
