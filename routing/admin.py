@@ -1,4 +1,4 @@
-"""Aliases and their ordered targets as admin pages. Control plane."""
+"""Aliases and their ordered targets as admin pages; those of policies are in `routing.policy_pages`. Control plane."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from django.http import HttpRequest
 
 from routing import actions
 from routing.models import Alias, AliasTarget
+from routing.policy_pages import PolicyAdmin
 from tokenhub.control.actors import Actor
 from tokenhub.control.admin import Inline, ModelAdmin
+
+__all__ = ["AliasAdmin", "PolicyAdmin", "TargetInline"]
 
 
 class TargetInline(Inline):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from routing.documents import parse_document, show_document, store_document
+from routing.documents import show_document, store_document
 from tokenhub.core.policies import PolicySpec
 
 WHOLE = ("when.headers", "when.hours")
@@ -44,15 +44,15 @@ def list_changes(before: Mapping[str, Any] | None, after: Mapping[str, Any] | No
 
 
 def list_settings(document: Mapping[str, Any]) -> list[Difference]:
-    """What a document says beyond the defaults."""
-    return list_changes(NOTHING, store_document(parse_document(document)))
+    """What a stored document says beyond the defaults."""
+    return list_changes(NOTHING, document)
 
 
 def _flatten(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict) and path not in WHOLE and (value or not path):
         for name, inner in value.items():
             yield from _flatten(inner, f"{path}.{name}" if path else name)
-    elif path != "schema" and value != {}:
+    elif path != "schema" and (value != {} or path in WHOLE):
         yield path, value
 
 

@@ -148,10 +148,14 @@ def store_document(spec: PolicySpec) -> Document:
 def show_document(stored: Mapping[str, Any]) -> Document:
     """A stored document as people are shown it: money in USD. What `parse_document` reads into the same spec."""
     shown = dict(stored)
-    bounds = dict(shown.get("bounds") or {})
-    if "max_cost_nanos" in bounds:
-        bounds["max_cost_usd"] = usd_from_nanos(bounds.pop("max_cost_nanos"))
-        shown["bounds"] = bounds
+    if isinstance(bounds := shown.get("bounds"), Mapping):
+        # In place of the one the other, so that the order stays.
+        shown["bounds"] = {
+            ("max_cost_usd" if name == "max_cost_nanos" else name): (
+                usd_from_nanos(value) if name == "max_cost_nanos" else value
+            )
+            for name, value in bounds.items()
+        }
     return shown
 
 
@@ -250,10 +254,10 @@ def _read_weights(top: Reader) -> WeightsSpec | None:
     if top.get("weights", None) is None:
         return None
     names = ("cost", "latency", "failure", "weight")
+    known = len(top.problems)
     own = top.inner("weights", names)
-    known = len(own.problems)
     found = {name: own.share(name, 0.0) for name in names}
-    if not any(found.values()) and len(own.problems) == known:
+    if not any(found.values()) and len(top.problems) == known:
         top.wrong(
             "weights",
             "all of them are zero, so no target is better than another",

@@ -161,16 +161,37 @@ def roll_back(
                 f"{policy} has an open draft, and nobody approved version {number}: going back to it would have to wait too",
                 hint="discard the draft first",
             )
-        version = _new_version(policy, moment)
-        version.document, version.author = old.document, actor.name[:200]
-        version.note = note or f"back to version {number}"
-        if waits:
-            version.state = State.WAITING
-            version.full_clean(exclude=["policy"])
-            version.save(force_insert=True)
-        else:
-            version.approver = old.approver
-            _put_into_force(policy, version, moment)
+        approver = "" if waits else old.approver
+        version = _add_version(
+            actor,
+            policy,
+            old.document,
+            note or f"back to version {number}",
+            moment,
+            waits=waits,
+            approver=approver,
+        )
+    return version
+
+
+def publish_document(
+    actor: Actor, policy: Policy, *, document: Any, note: str = "", now: datetime | None = None
+) -> PolicyVersion:
+    """Makes a version of a document beside the draft, and puts it into force, or lets it wait where approval is needed.
+
+    Raises InvalidRequest as `save_draft` and `publish` do, Conflict where it would wait and another is open.
+    """
+    moment = now or timezone.now()
+    stored = normalise_document(document)
+    with change(actor, "policy.publish", policy):
+        policy.refresh_from_db()
+        refuse_problems(parse_document(stored), read_catalogue())
+        if policy.needs_approval and _find_open(policy) is not None:
+            raise Conflict(
+                f"{policy} has an open version, and this one would have to wait too",
+                hint="discard that first",
+            )
+        version = _add_version(actor, policy, stored, note, moment, waits=policy.needs_approval)
     return version
 
 
@@ -222,6 +243,26 @@ def _next_number(policy: Policy) -> int:
 
 def _new_version(policy: Policy, now: datetime) -> PolicyVersion:
     return PolicyVersion(policy=policy, number=_next_number(policy), created_at=now, state=State.DRAFT)
+
+
+def _add_version(
+    actor: Actor, policy: Policy, document: Any, note: str, now: datetime, *, waits: bool, approver: str = ""
+) -> PolicyVersion:
+    """A further version with this document, in force or waiting."""
+    version = _new_version(policy, now)
+    version.document, version.author, version.note, version.approver = (
+        document,
+        actor.name[:200],
+        note,
+        approver,
+    )
+    if waits:
+        version.state = State.WAITING
+        version.full_clean(exclude=["policy"])
+        version.save(force_insert=True)
+    else:
+        _put_into_force(policy, version, now)
+    return version
 
 
 def _put_into_force(policy: Policy, version: PolicyVersion, now: datetime) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 from tokenhub.core.errors import InvalidRequest
@@ -15,6 +14,7 @@ from tokenhub.core.money import nanos_from_usd, usd_from_nanos
 
 SHOWN_LENGTH = 80
 NEAR_POOL = 5_000
+MAX_AMOUNT_LENGTH = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,11 @@ def suggest(name: str, known: Collection[str], *, what: str = "") -> str:
 
 def show(value: Any) -> str:
     """A foreign value as a message repeats it: short, and on one line."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:
+        # An integer of more digits than Python writes.
+        text = f"a long {type(value).__name__}"
     return text if len(text) <= SHOWN_LENGTH else f"{text[:SHOWN_LENGTH]}…"
 
 
@@ -212,14 +216,15 @@ class Reader:
         """USD, a decimal string or a number, as nano-dollars from 0 to `most_nanos`."""
         value = self.get(name, 0)
         nanos = None
-        if isinstance(value, str | int | float) and not isinstance(value, bool) and len(str(value)) <= 40:
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
             try:
                 # By way of its text: 0.1 as a binary fraction is no whole number of nano-dollars.
-                amount = Decimal(str(value))
-                nanos = nanos_from_usd(amount) if amount.is_finite() and abs(amount) < 10**12 else None
-            except (InvalidOperation, ValueError, OverflowError):
+                text = str(value)
+                amount = Decimal(text) if len(text) <= MAX_AMOUNT_LENGTH else None
+                nanos = nanos_from_usd(amount) if amount is not None and abs(amount) < 10**12 else None
+            except (ArithmeticError, ValueError):
                 nanos = None
-        if nanos is None or not math.isfinite(nanos) or not 0 <= nanos <= most_nanos:
+        if nanos is None or not 0 <= nanos <= most_nanos:
             self.wrong(
                 name,
                 f"{show(value)} is no amount of USD from 0 to {usd_from_nanos(most_nanos)}, to the nano-dollar",
