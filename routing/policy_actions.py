@@ -162,7 +162,7 @@ def roll_back(
                 hint="discard the draft first",
             )
         approver = "" if waits else old.approver
-        version = _add_version(
+        return _add_version(
             actor,
             policy,
             old.document,
@@ -171,7 +171,6 @@ def roll_back(
             waits=waits,
             approver=approver,
         )
-    return version
 
 
 def publish_document(
@@ -191,8 +190,7 @@ def publish_document(
                 f"{policy} has an open version, and this one would have to wait too",
                 hint="discard that first",
             )
-        version = _add_version(actor, policy, stored, note, moment, waits=policy.needs_approval)
-    return version
+        return _add_version(actor, policy, stored, note, moment, waits=policy.needs_approval)
 
 
 def get_version(policy: Policy, number: int) -> PolicyVersion:

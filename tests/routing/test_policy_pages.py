@@ -138,7 +138,7 @@ def test_the_draft_begins_with_what_is_in_force(browser: Client, cast: Cast) -> 
     [
         ({"bounds__min_weight": "11"}, "no whole number from 0 to 10"),
         ({"bounds__max_cost_usd": "much"}, "no amount of USD"),
-        ({"own_weights": "on"}, "all of them are zero"),
+        ({"own_weights": "on"}, "All of them are zero"),
         ({"own_weights": "on", "weights__cost": "2"}, "no number from 0 to 1"),
         ({"targets": "a\na"}, "stands there twice"),
         ({"when__hours": "always"}, "is no span"),
