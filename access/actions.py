@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from difflib import get_close_matches
 from typing import Any
 
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from access.models import AdminToken, ApiKey, ApiKeySecret, Project, Team
+from access.group_actions import list_unknown_groups
+from access.models import GROUP_PREFIX, AdminToken, ApiKey, ApiKeySecret, ModelGroup, Project, Team
 from access.pepper import digest_new
 from tokenhub.control.actors import Actor
 from tokenhub.core.errors import Conflict, InvalidRequest, PermissionDenied
@@ -92,6 +94,7 @@ def create_api_key(
     )
     with change(actor, "apikey.create", key):
         key.full_clean()
+        _refuse_unknown_groups(key)
         key.save(force_insert=True)
         _store_secret(key, secret)
     return key, secret
@@ -102,7 +105,8 @@ def update_api_key(actor: Actor, key: ApiKey, *, now: datetime | None = None, **
     stored = ApiKey.objects.values_list("expires_at", flat=True).get(pk=key.pk)
     if changes.get("expires_at") != stored:
         _refuse_past(changes.get("expires_at"), now)
-    return alter(actor, key, changes, allowed=API_KEY_FIELDS)
+    check = _refuse_unknown_groups if "allowed_models" in changes else None
+    return alter(actor, key, changes, allowed=API_KEY_FIELDS, check=check)
 
 
 def rotate_api_key(actor: Actor, key: ApiKey, *, overlap: timedelta, now: datetime | None = None) -> str:
@@ -209,6 +213,20 @@ def _key_id(plaintext: str, prefix: str) -> str:
             hint="leave it out and one is made for you",
         )
     return parts.key_id
+
+
+def _refuse_unknown_groups(key: ApiKey) -> None:
+    unknown = list_unknown_groups(key.allowed_models)
+    if unknown:
+        known = list(ModelGroup.objects.order_by("name").values_list("name", flat=True)[:1000])
+        near = get_close_matches(unknown[0], known, n=3)
+        raise InvalidRequest(
+            f"there is no model group {unknown[0]!r}",
+            param="allowed_models",
+            hint=f"did you mean {' or '.join(GROUP_PREFIX + name for name in near)}?"
+            if near
+            else "create it first",
+        )
 
 
 def _refuse_past(expires_at: datetime | None, now: datetime | None) -> None:

@@ -1,21 +1,24 @@
-"""Teams and projects as admin pages; those of keys and tokens are in `access.key_pages`. Control plane."""
+"""Teams, projects and model groups as admin pages; those of keys and tokens are in `access.key_pages`. Control plane."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from django.contrib import admin
-from django.db.models import Count, QuerySet
+from django.db.models import Count, Prefetch, QuerySet
 from django.http import HttpRequest
 
-from access import actions
+from access import actions, group_actions
 from access.key_pages import AdminTokenAdmin, ApiKeyAdmin
-from access.models import Project, Team
+from access.models import GROUP_PREFIX, ModelGroup, Project, Team
+from providers.models import Model
 from tokenhub.control import display
 from tokenhub.control.actors import Actor
 from tokenhub.control.admin import ModelAdmin
 
-__all__ = ["AdminTokenAdmin", "ApiKeyAdmin", "ProjectAdmin", "TeamAdmin"]
+__all__ = ["AdminTokenAdmin", "ApiKeyAdmin", "ModelGroupAdmin", "ProjectAdmin", "TeamAdmin"]
+
+MODELS_SHOWN = 5
 
 
 @admin.register(Team)
@@ -98,4 +101,50 @@ class ProjectAdmin(ModelAdmin):
         keys = row.keys.count()
         return (
             [f"Deletion is refused while it has {display.write_number_of(keys, 'API key')}."] if keys else []
+        )
+
+
+@admin.register(ModelGroup)
+class ModelGroupAdmin(ModelAdmin):
+    """Models that keys are given together."""
+
+    list_display = ("name", "listed_as", "model_names")
+    search_fields = ("name",)
+    fields = ("name", "models")
+    autocomplete_fields = ("models",)
+    empty_text = "A key that lists group:NAME may use every model of the group."
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ModelGroup]:
+        models = Model.objects.select_related("provider").order_by("provider__name", "name")
+        return super().get_queryset(request).prefetch_related(Prefetch("models", queryset=models))
+
+    @admin.display(description="In keys")
+    def listed_as(self, row: ModelGroup) -> str:
+        return f"{GROUP_PREFIX}{row.name}"
+
+    @admin.display(description="Models")
+    def model_names(self, row: ModelGroup) -> str:
+        names = [f"{model.provider.name}/{model.name}" for model in row.models.all()]
+        rest = len(names) - MODELS_SHOWN
+        return (", ".join(names[:MODELS_SHOWN]) or "none") + (f" and {rest} more" if rest > 0 else "")
+
+    def do_create(self, actor: Actor, data: dict[str, Any]) -> ModelGroup:
+        return group_actions.create_model_group(actor, **data)
+
+    def do_update(self, actor: Actor, row: ModelGroup, changes: dict[str, Any]) -> None:
+        group_actions.update_model_group(actor, row, **changes)
+
+    def do_delete(self, actor: Actor, row: ModelGroup) -> None:
+        group_actions.delete_model_group(actor, row)
+
+    def consequences(self, row: ModelGroup) -> list[str]:
+        return ["Its models stay; keys can't list it any more."]
+
+    def blockers(self, row: ModelGroup) -> list[str]:
+        keys = group_actions.list_keys_of(row)
+        more = f" and {len(keys) - 10} more" if len(keys) > 10 else ""
+        return (
+            [f"Deletion is refused while these API keys list it: {', '.join(keys[:10])}{more}."]
+            if keys
+            else []
         )

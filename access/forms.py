@@ -26,7 +26,7 @@ class ApiKeyForm(forms.ModelForm):
 
     scopes = NamesField(SCOPES, help_text="Nothing ticked = the key may do nothing.")
     allowed_models = LinesField(
-        help_text="Names of models, provider/models or aliases, one a line. "
+        help_text="Names of models, provider/models, aliases or group:NAMEs, one a line. "
         f"Empty = every model; {NO_LINES} = none.",
     )
 

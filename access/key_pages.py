@@ -18,7 +18,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from access import actions
 from access.forms import AdminTokenForm, ApiKeyForm, RotateForm
-from access.models import AdminToken, ApiKey, ApiKeySecret
+from access.models import GROUP_PREFIX, AdminToken, ApiKey, ApiKeySecret
 from access.owners import refuse_foreign_owner
 from providers.models import Model
 from signin.recent import ask_again
@@ -237,9 +237,12 @@ class ApiKeyAdmin(ShownOnce):
         actions.delete_api_key(actor, row)
 
     def example_model(self, row: ApiKey) -> str:
-        if row.allowed_models is not None:
-            return row.allowed_models[0] if row.allowed_models else ""
         usable = Model.objects.filter(enabled=True, provider__enabled=True).order_by("pk")
+        if row.allowed_models is not None:
+            first: str = row.allowed_models[0] if row.allowed_models else ""
+            if not first.startswith(GROUP_PREFIX):
+                return first
+            usable = usable.filter(groups__name=first.removeprefix(GROUP_PREFIX))
         return usable.values_list("name", flat=True).first() or ""
 
     def consequences(self, row: ApiKey) -> list[str]:

@@ -11,12 +11,15 @@ from django.core.exceptions import ValidationError
 from django.core.validators import MaxLengthValidator
 from django.db import models
 
+from providers.models import Model
 from providers.rules import check_slug
 from tokenhub.control.actors import ADMIN_SCOPES
 from tokenhub.core.specs import SCOPES
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,299}", re.ASCII)
 MAX_ALLOWED_MODELS = 1000
+GROUP_PREFIX = "group:"
+"""What a key's list of models calls a group by: `group:NAME`."""
 
 
 def default_scopes() -> list[str]:
@@ -50,7 +53,7 @@ def _check_names(value: Any, known: tuple[str, ...]) -> None:
 
 
 def check_allowed_models(value: Any) -> None:
-    """Raises ValidationError unless `value` is a list of names: of models, `provider/model`s or aliases."""
+    """Raises ValidationError unless `value` is a list of names: of models, `provider/model`s, aliases or `group:NAME`s."""
     if not isinstance(value, list) or len(value) > MAX_ALLOWED_MODELS:
         raise ValidationError(
             f"Give a list of at most {MAX_ALLOWED_MODELS} names, or nothing for every model."
@@ -58,8 +61,28 @@ def check_allowed_models(value: Any) -> None:
     for item in value:
         if not isinstance(item, str) or _MODEL_NAME.fullmatch(item) is None:
             raise ValidationError(
-                "Each name is a model's, a provider/model or an alias's; patterns are not known."
+                "Each name is a model's, a provider/model, an alias's or group:NAME; patterns are not known."
             )
+
+
+class ModelGroup(models.Model):
+    """Models that keys are given together: a key that lists `group:NAME` may use each of them."""
+
+    name = models.CharField(
+        max_length=64, unique=True, validators=[check_slug], help_text="Keys list it as group:NAME."
+    )
+    models = models.ManyToManyField(Model, blank=True, related_name="groups")
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def audit_related(self) -> dict[str, Any]:
+        """The models, for the audit trail."""
+        rows = self.models.order_by("provider__name", "name").values_list("provider__name", "name")
+        return {"models": [f"{provider}/{name}" for provider, name in rows]}
 
 
 class Team(models.Model):
@@ -105,7 +128,7 @@ class ApiKey(models.Model):
         blank=True,
         default=None,
         validators=[check_allowed_models],
-        help_text="Names of models, provider/models and aliases. Empty (null) = every model; [] = none.",
+        help_text="Names of models, provider/models, aliases and group:NAMEs. Empty (null) = every model; [] = none.",
     )
     expires_at = models.DateTimeField(null=True, blank=True)
     enabled = models.BooleanField(default=True)

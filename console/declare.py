@@ -1,4 +1,6 @@
-"""Brings the database in line with config.yaml: providers, models, aliases, teams, projects and keys. Control plane.
+"""Brings the database in line with config.yaml: providers, models, aliases, teams, projects, keys. Control plane.
+
+Policies and model groups are in `console.declare_policies`.
 
 What the file names is created or changed through the apps' actions; what it does not name stays as it is, except that the
 endpoints, credentials and targets of a named object become exactly those listed. Applying a file twice changes nothing.
@@ -7,20 +9,18 @@ endpoints, credentials and targets of a named object become exactly those listed
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from django.core.exceptions import ValidationError
-from django.db import models, transaction
+from django.db import transaction
 from django.utils import timezone
 
 from access import actions as access
 from access.models import ApiKey, Project, Team
 from access.pepper import get_peppers
+from console.declaration import Declaration, Entry, without
+from console.declare_policies import declare_model_groups, declare_policies
 from providers import actions as providers
 from providers.models import Model, Provider
 from providers.rules import normalise_url
@@ -28,7 +28,6 @@ from routing import actions as routing
 from routing.models import Alias
 from tokenhub.configfile import ConfigFile, KeyPath
 from tokenhub.control.actors import Actor
-from tokenhub.core.errors import SettingInvalid, TokenhubError
 from tokenhub.core.keys import digest_key, find_key_parts
 from tokenhub.core.money import PRICED_NAMES, nanos_from_usd
 from tokenhub.core.specs import CredentialSpec
@@ -39,75 +38,6 @@ from usage.prices import list_current_prices
 from vault import actions as vault
 from vault.keyring import Keyring
 
-Entry = Mapping[str, Any]
-
-
-@dataclass(slots=True)
-class _Declaration:
-    """One run over a file: who declares, where secrets are opened, and the lines of the difference so far."""
-
-    config: ConfigFile
-    actor: Actor
-    keyring: Keyring
-    now: datetime
-    difference: list[str] = field(default_factory=list)
-
-    def entries(self, section: str, needed: tuple[str, ...]) -> Iterator[tuple[KeyPath, Entry]]:
-        """The entries of a section with their places. Raises SettingInvalid for one that is no mapping or lacks a key."""
-        yield from self.items(self.config.data.get(section), (section,), needed)
-
-    def items(self, listed: Any, at: KeyPath, needed: tuple[str, ...]) -> Iterator[tuple[KeyPath, Entry]]:
-        """As `entries`, of any list in the file."""
-        if listed is None:
-            return
-        if not isinstance(listed, list):
-            raise self.wrong(at, f"{at[-1]} must be a list")
-        for index, entry in enumerate(listed):
-            place = (*at, index)
-            if not isinstance(entry, dict):
-                raise self.wrong(place, f"an entry of {at[-1]} must be a mapping")
-            missing = [name for name in needed if entry.get(name) in (None, "")]
-            if missing:
-                raise self.wrong(place, f"an entry of {at[-1]} needs {missing[0]!r}")
-            yield place, entry
-
-    def wrong(self, at: KeyPath, problem: str) -> SettingInvalid:
-        """An error that names the line."""
-        return SettingInvalid(f"{self.config.place(at)}: {problem}")
-
-    @contextmanager
-    def at(self, place: KeyPath) -> Iterator[None]:
-        """Gives the errors of actions the line of the entry that they are about."""
-        try:
-            yield
-        except SettingInvalid:
-            raise
-        except TokenhubError as error:
-            raise self.wrong(place, f"{error.message}{f' ({error.hint})' if error.hint else ''}") from error
-        except ValidationError as error:
-            raise self.wrong(place, " ".join(error.messages)) from error
-
-    def put(
-        self,
-        label: str,
-        row: models.Model | None,
-        wanted: Entry,
-        create: Callable[..., Any],
-        update: Callable[..., Any],
-    ) -> Any:
-        """Creates the row, or changes what differs in it, and notes that."""
-        if row is None:
-            self.difference.append(f"+ {label}")
-            return create(self.actor, **wanted)
-        changes = _differing(row, wanted)
-        if changes:
-            shown = ", ".join(
-                f"{name}: {getattr(row, name, None)!r} → {value!r}" for name, value in changes.items()
-            )
-            self.difference.append(f"~ {label}: {shown}")
-            update(self.actor, row, **changes)
-        return row
-
 
 def apply_declaration(
     config: ConfigFile, actor: Actor, keyring: Keyring, *, dry_run: bool = False, now: datetime | None = None
@@ -116,40 +46,30 @@ def apply_declaration(
 
     `dry_run` works out the difference and leaves everything as it was. Raises SettingInvalid naming file and line.
     """
-    declaration = _Declaration(config, actor, keyring, now or timezone.now())
+    declaration = Declaration(config, actor, keyring, now or timezone.now())
     with transaction.atomic():
-        for declare in (_providers, _models, _aliases, _teams, _projects, _keys):
+        for declare in (
+            _providers,
+            _models,
+            _aliases,
+            declare_model_groups,
+            _teams,
+            _projects,
+            _keys,
+            declare_policies,
+        ):
             declare(declaration)
         if dry_run:
             transaction.set_rollback(True)
     return declaration.difference
 
 
-def _without(entry: Entry, *names: str) -> dict[str, Any]:
-    return {name: value for name, value in entry.items() if name not in names}
-
-
-def _differing(row: models.Model, wanted: Entry) -> dict[str, Any]:
-    """What of `wanted` the row does not have yet, in the row's own types, so that `"5"` and 5 are the same."""
-    changes = {}
-    for name, value in wanted.items():
-        column = next((item for item in row._meta.concrete_fields if item.name == name), None)
-        # An unknown name goes on to the action, which refuses it by name.
-        if column is None or column.is_relation:
-            same = column is not None and getattr(row, name) == value
-        else:
-            same = column.to_python(value) == getattr(row, name)
-        if not same:
-            changes[name] = value
-    return changes
-
-
-def _providers(run: _Declaration) -> None:
+def _providers(run: Declaration) -> None:
     for place, entry in run.entries("providers", ("name", "kind")):
         with run.at(place):
             label = f"provider {entry['name']}"
             row = Provider.objects.filter(name=entry["name"]).first()
-            fields = _without(entry, "endpoints", "credentials")
+            fields = without(entry, "endpoints", "credentials")
             row = run.put(label, row, fields, providers.create_provider, providers.update_provider)
             if "endpoints" in entry:
                 _endpoints(run, (*place, "endpoints"), row, entry["endpoints"])
@@ -157,7 +77,7 @@ def _providers(run: _Declaration) -> None:
                 _credentials(run, (*place, "credentials"), row, entry["credentials"])
 
 
-def _endpoints(run: _Declaration, at: KeyPath, provider: Provider, listed: Any) -> None:
+def _endpoints(run: Declaration, at: KeyPath, provider: Provider, listed: Any) -> None:
     if isinstance(listed, list):
         listed = [{"url": item} if isinstance(item, str) else item for item in listed]
     kept = set()
@@ -178,7 +98,7 @@ def _endpoints(run: _Declaration, at: KeyPath, provider: Provider, listed: Any) 
         providers.delete_endpoint(run.actor, row)
 
 
-def _credentials(run: _Declaration, at: KeyPath, provider: Provider, listed: Any) -> None:
+def _credentials(run: Declaration, at: KeyPath, provider: Provider, listed: Any) -> None:
     kept = set()
     for place, entry in run.items(listed, at, ("name",)):
         with run.at(place):
@@ -195,7 +115,7 @@ def _credentials(run: _Declaration, at: KeyPath, provider: Provider, listed: Any
         vault.delete_credential(run.actor, row)
 
 
-def _models(run: _Declaration) -> None:
+def _models(run: Declaration) -> None:
     prices = list_current_prices(run.now)
     for place, entry in run.entries("models", ("provider", "name")):
         with run.at(place):
@@ -208,7 +128,7 @@ def _models(run: _Declaration) -> None:
             def create(actor: Actor, *, provider: Provider = provider, **fields: Any) -> Model:
                 return providers.create_model(actor, provider=provider, **fields)
 
-            fields = _without(entry, "provider", "price")
+            fields = without(entry, "provider", "price")
             row = run.put(label, row, fields, create, providers.update_model)
             if "price" in entry:
                 rates = _read_rates(run, (*place, "price"), entry["price"])
@@ -218,7 +138,7 @@ def _models(run: _Declaration) -> None:
                     set_price(actor=run.actor, model=row, rates=rates, source=Price.Source.DECLARED.value)
 
 
-def _read_rates(run: _Declaration, at: KeyPath, price: Any) -> dict[str, int]:
+def _read_rates(run: Declaration, at: KeyPath, price: Any) -> dict[str, int]:
     """USD per million tokens (per piece for counted things) as nano-dollars."""
     if not isinstance(price, dict) or not price:
         raise run.wrong(
@@ -241,20 +161,27 @@ def _read_rates(run: _Declaration, at: KeyPath, price: Any) -> dict[str, int]:
     return rates
 
 
-def _aliases(run: _Declaration) -> None:
+def _aliases(run: Declaration) -> None:
     for place, entry in run.entries("aliases", ("name", "targets")):
         with run.at(place):
-            unknown = sorted(set(entry) - {"name", "targets"})
+            unknown = sorted(set(entry) - {"name", "targets", "sticky_by"})
             if unknown:
                 raise run.wrong(
-                    (*place, unknown[0]), f"an alias has no {unknown[0]!r}; it has name and targets"
+                    (*place, unknown[0]),
+                    f"an alias has no {unknown[0]!r}; it has name, targets and sticky_by",
                 )
             drafts = _read_targets(run, (*place, "targets"), entry["targets"])
             alias = Alias.objects.filter(name=entry["name"]).first()
             if alias is None:
                 run.difference.append(f"+ alias {entry['name']}")
-                routing.create_alias(run.actor, name=entry["name"], targets=drafts)
+                sticky_by = entry.get("sticky_by", "request")
+                routing.create_alias(run.actor, name=entry["name"], targets=drafts, sticky_by=sticky_by)
                 continue
+            if entry.get("sticky_by", alias.sticky_by) != alias.sticky_by:
+                run.difference.append(
+                    f"~ alias {alias.name}: sticky_by: {alias.sticky_by!r} → {entry['sticky_by']!r}"
+                )
+                routing.update_alias(run.actor, alias, sticky_by=entry["sticky_by"])
             rows = alias.targets.select_related("model").order_by("priority", "id")
             now = sorted((row.priority, row.weight, row.model.pk) for row in rows)
             if now != sorted((draft.priority, draft.weight, draft.model.pk) for draft in drafts):
@@ -262,7 +189,7 @@ def _aliases(run: _Declaration) -> None:
                 routing.update_alias(run.actor, alias, targets=drafts)
 
 
-def _read_targets(run: _Declaration, at: KeyPath, listed: Any) -> list[routing.TargetDraft]:
+def _read_targets(run: Declaration, at: KeyPath, listed: Any) -> list[routing.TargetDraft]:
     """Targets as `provider/model`, tried in the order of the list, or as mappings with their own priority and weight."""
     if isinstance(listed, list):
         listed = [
@@ -285,7 +212,7 @@ def _read_targets(run: _Declaration, at: KeyPath, listed: Any) -> list[routing.T
     return drafts
 
 
-def _teams(run: _Declaration) -> None:
+def _teams(run: Declaration) -> None:
     for place, entry in run.entries("teams", ("slug",)):
         with run.at(place):
             row = Team.objects.filter(slug=entry["slug"]).first()
@@ -293,7 +220,7 @@ def _teams(run: _Declaration) -> None:
             run.put(f"team {entry['slug']}", row, wanted, access.create_team, access.update_team)
 
 
-def _projects(run: _Declaration) -> None:
+def _projects(run: Declaration) -> None:
     for place, entry in run.entries("projects", ("team", "slug")):
         with run.at(place):
             team = _get_team(run, place, entry["team"])
@@ -302,25 +229,25 @@ def _projects(run: _Declaration) -> None:
             def create(actor: Actor, *, team: Team = team, **fields: Any) -> Project:
                 return access.create_project(actor, team=team, **fields)
 
-            wanted = {"name": entry["slug"], **_without(entry, "team")}
+            wanted = {"name": entry["slug"], **without(entry, "team")}
             run.put(f"project {team.slug}/{entry['slug']}", row, wanted, create, access.update_project)
 
 
-def _get_team(run: _Declaration, place: KeyPath, slug: Any) -> Team:
+def _get_team(run: Declaration, place: KeyPath, slug: Any) -> Team:
     team: Team | None = Team.objects.filter(slug=slug).first()
     if team is None:
         raise run.wrong((*place, "team"), f"there is no team {slug!r}")
     return team
 
 
-def _keys(run: _Declaration) -> None:
+def _keys(run: Declaration) -> None:
     for place, entry in run.entries("keys", ("name", "source", "reference")):
         with run.at(place):
             plaintext = _open_key(run, place, entry)
             parts = find_key_parts(plaintext)
             if parts is None:
                 raise run.wrong(place, f"what {entry['reference']!r} holds is no well-formed API key")
-            fields = _without(entry, "source", "reference", "team", "project")
+            fields = without(entry, "source", "reference", "team", "project")
             fields |= _read_owner(run, place, entry)
             if isinstance(fields.get("expires_at"), datetime) and timezone.is_naive(fields["expires_at"]):
                 raise run.wrong(
@@ -348,7 +275,7 @@ def _is_secret_of(key: ApiKey, plaintext: str) -> bool:
     )
 
 
-def _read_owner(run: _Declaration, place: KeyPath, entry: Entry) -> dict[str, Any]:
+def _read_owner(run: Declaration, place: KeyPath, entry: Entry) -> dict[str, Any]:
     if "team" not in entry:
         if "project" in entry:
             raise run.wrong((*place, "project"), "name the project's team too")
@@ -362,7 +289,7 @@ def _read_owner(run: _Declaration, place: KeyPath, entry: Entry) -> dict[str, An
     return {"team": team, "project": project}
 
 
-def _open_key(run: _Declaration, place: KeyPath, entry: Entry) -> str:
+def _open_key(run: Declaration, place: KeyPath, entry: Entry) -> str:
     """The key's text, by reference only: a key in the file itself would be in backups and version control."""
     if entry["source"] not in ("env", "file"):
         raise run.wrong(

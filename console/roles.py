@@ -35,6 +35,8 @@ CATALOGUE = (
     "providers.model",
     "routing.alias",
     "routing.aliastarget",
+    "routing.policy",
+    "access.modelgroup",
 )
 TENANTS = ("access.team", "access.project", "access.apikey")
 USAGE = ("usage.usagerecord", "usage.price")
@@ -44,10 +46,11 @@ VAULT_ACTIONS = frozenset({"vault.manage_vault", "vault.unlock_vault", "vault.vi
 """What is done with the vault itself. A permission that no model declares yet is given once one does."""
 
 ROLES: dict[str, frozenset[str]] = {
-    # Providers, models, aliases, teams and keys; no secrets, no vault, no users, no tokens that may do everything.
+    # Providers, models, aliases, policies, teams and keys; no secrets, no vault, no users, no tokens that may do everything.
     "operator": _on_each((*CATALOGUE, *TENANTS), *CRUD)
     | _on_each((*USAGE, *RUNNING, "vault.credential"), "view")
-    | on("snapshots.configrevision", "add"),
+    | on("snapshots.configrevision", "add")
+    | on("routing.policy", "publish", "approve"),
     # Credentials and the vault, and the trail of what is done with them; no routing, no keys of callers.
     "vault admin": on("vault.credential", *CRUD)
     | VAULT_ACTIONS
@@ -55,7 +58,17 @@ ROLES: dict[str, frozenset[str]] = {
     | _on_each(("providers.provider", "providers.endpoint"), "view"),
     # Keys for applications, and what can be called with them.
     "developer": on("access.apikey", "view", "add", "change")
-    | _on_each(("access.team", "access.project", "providers.model", "routing.alias"), "view"),
+    | _on_each(
+        (
+            "access.team",
+            "access.project",
+            "access.modelgroup",
+            "providers.model",
+            "routing.alias",
+            "routing.policy",
+        ),
+        "view",
+    ),
     # Prices and what was used; models and teams, which both are told by.
     "finance": _on_each(
         (*USAGE, "providers.provider", "providers.model", "access.team", "access.project"), "view"

@@ -60,6 +60,7 @@ SIDEBAR: list[dict[str, Any]] = [
                 "active": lambda request: getattr(request.resolver_match, "app_name", "") == "vault",
             },
             _entry("Aliases", "alt_route", "routing.alias"),
+            _entry("Policies", "rule_settings", "routing.policy"),
         ],
     },
     {
@@ -68,6 +69,7 @@ SIDEBAR: list[dict[str, Any]] = [
             _entry("Teams", "groups", "access.team"),
             _entry("Projects", "folder_open", "access.project"),
             _entry("API keys", "key", "access.apikey"),
+            _entry("Model groups", "workspaces", "access.modelgroup"),
             _entry("Admin tokens", "shield_person", "access.admintoken"),
             _entry("Users", "person", "auth.user"),
             _entry("Roles", "badge", "auth.group"),

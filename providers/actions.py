@@ -28,6 +28,8 @@ PROVIDER_FIELDS = (
     "heartbeat_seconds",
     "enabled",
     "draining",
+    "region",
+    "retention_days",
     "notes",
 )
 ENDPOINT_FIELDS = ("url", "weight", "draining", "enabled")

@@ -92,6 +92,7 @@ class ProviderAdmin(AsksBeforeLoss, ModelAdmin):
         "on_disconnect": "When the client goes away",
         "profile": "Profile, JSON",
         "headers": "Headers, JSON",
+        "retention_days": "Retention, days",
     }
     actions_detail = ("models_page", "discover_page", "test_page")
     fieldsets = (
@@ -106,6 +107,7 @@ class ProviderAdmin(AsksBeforeLoss, ModelAdmin):
                 )
             },
         ),
+        ("What becomes of the data", {"fields": (("region", "retention_days"),)}),
         ("Wire format", {"fields": ("profile", "headers")}),
     )
 

@@ -87,6 +87,17 @@ class Provider(models.Model):
     )
     enabled = models.BooleanField(default=True)
     draining = models.BooleanField(default=False, help_text="Finishes what runs, takes nothing new.")
+    region = models.CharField(
+        max_length=64,
+        blank=True,
+        validators=[check_slug],
+        help_text="Where it computes, e.g. eu-central. Empty = nobody said; policies that ask for a region then refuse it.",
+    )
+    retention_days = models.IntegerField(
+        default=-1,
+        validators=[MinValueValidator(-1), MaxValueValidator(36_500)],
+        help_text="How long it keeps what it was sent, days. 0 = nothing is kept, -1 = unknown.",
+    )
     notes = models.TextField(blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)

@@ -15,7 +15,7 @@ from tokenhub.core.specs import CAPABILITIES
 
 NAME_RULE = (
     "Use letters, digits and . _ : / @ + - , beginning with a letter or digit; no empty part between slashes. "
-    "'auto' and names below 'pipeline/' are taken."
+    "'auto' and names that begin with 'pipeline/' or 'group:' are taken."
 )
 SLUG_RULE = "Use lower-case letters, digits, '-' and '_', beginning and ending with a letter or digit."
 _SLUG = re.compile(r"[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?")
@@ -57,7 +57,7 @@ def check_model_name(value: str) -> None:
     parts = value.split("/")
     if _NAME.fullmatch(value) is None or "." in parts or ".." in parts:
         raise ValidationError(NAME_RULE)
-    if value == "auto" or parts[0] == "pipeline":
+    if value == "auto" or parts[0] == "pipeline" or value.startswith("group:"):
         raise ValidationError(f"{value!r} is reserved. {NAME_RULE}")
 
 

@@ -25,9 +25,11 @@ class TargetDraft:
     weight: int = 1
 
 
-def create_alias(actor: Actor, *, name: str, targets: Sequence[TargetDraft] = ()) -> Alias:
+def create_alias(
+    actor: Actor, *, name: str, targets: Sequence[TargetDraft] = (), sticky_by: str = "request"
+) -> Alias:
     """An alias with its targets. Raises Conflict for a name that a model has."""
-    alias = Alias(name=name)
+    alias = Alias(name=name, sticky_by=sticky_by)
     with change(actor, "alias.create", alias):
         alias.full_clean()
         _refuse_model_name(name)
@@ -37,11 +39,20 @@ def create_alias(actor: Actor, *, name: str, targets: Sequence[TargetDraft] = ()
 
 
 def update_alias(
-    actor: Actor, alias: Alias, *, name: str | None = None, targets: Sequence[TargetDraft] | None = None
+    actor: Actor,
+    alias: Alias,
+    *,
+    name: str | None = None,
+    targets: Sequence[TargetDraft] | None = None,
+    sticky_by: str | None = None,
 ) -> Alias:
-    """Renames an alias and/or replaces all of its targets; None leaves either as it is."""
+    """Renames an alias, says by what it is sticky, and replaces all of its targets; None leaves each as it is."""
     with change(actor, "alias.update", alias):
         alias.refresh_from_db()
+        if sticky_by is not None and sticky_by != alias.sticky_by:
+            alias.sticky_by = sticky_by
+            alias.full_clean()
+            alias.save(force_update=True)
         if name is not None and name != alias.name:
             alias.name = name
             alias.full_clean()

@@ -1,4 +1,4 @@
-"""Aliases and their ordered targets as admin pages. Control plane."""
+"""Aliases and their ordered targets as admin pages; those of policies are in `routing.policy_pages`. Control plane."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from django.http import HttpRequest
 
 from routing import actions
 from routing.models import Alias, AliasTarget
+from routing.policy_pages import PolicyAdmin
 from tokenhub.control.actors import Actor
 from tokenhub.control.admin import Inline, ModelAdmin
+
+__all__ = ["AliasAdmin", "PolicyAdmin", "TargetInline"]
 
 
 class TargetInline(Inline):
@@ -53,9 +56,10 @@ class AliasAdmin(ModelAdmin):
     """Names that stand for ordered models."""
 
     inlines = (TargetInline,)
-    list_display = ("name", "target_names")
+    list_display = ("name", "target_names", "sticky_by")
     search_fields = ("name",)
-    fields = ("name",)
+    fields = ("name", "sticky_by")
+    labels = {"sticky_by": "What keeps its target"}
     empty_text = "An alias is a name that stands for several models, tried in order."
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Alias]:
@@ -68,10 +72,10 @@ class AliasAdmin(ModelAdmin):
         return " → ".join(names) or "none: requests for it are refused"
 
     def do_create(self, actor: Actor, data: dict[str, Any]) -> Alias:
-        return actions.create_alias(actor, name=data["name"])
+        return actions.create_alias(actor, name=data["name"], sticky_by=data["sticky_by"])
 
     def do_update(self, actor: Actor, row: Alias, changes: dict[str, Any]) -> None:
-        actions.update_alias(actor, row, name=changes["name"])
+        actions.update_alias(actor, row, **changes)
 
     def do_delete(self, actor: Actor, row: Alias) -> None:
         actions.delete_alias(actor, row)

@@ -35,7 +35,7 @@ class AliasSerializer(serializers.ModelSerializer[Alias]):
 
     class Meta:
         model = Alias
-        fields = ("id", "name", "targets")
+        fields = ("id", "name", "sticky_by", "targets")
 
 
 def read_drafts(targets: list[dict[str, Any]] | None) -> list[actions.TargetDraft] | None:
@@ -53,17 +53,20 @@ class AliasViewSet(WritableViewSet):
         )
     )
     serializer_class = AliasSerializer
-    filterset_fields = ("name",)
+    filterset_fields = ("name", "sticky_by")
     search_fields = ("name",)
     ordering_fields = ("id", "name")
 
     def do_create(self, data: dict[str, Any]) -> Alias:
         drafts = read_drafts(data.get("targets")) or []
-        return actions.create_alias(self.actor, name=data["name"], targets=drafts)
+        sticky_by = data.get("sticky_by", "request")
+        return actions.create_alias(self.actor, name=data["name"], targets=drafts, sticky_by=sticky_by)
 
     def do_update(self, row: Alias, data: dict[str, Any]) -> Alias:
         drafts = read_drafts(data.get("targets"))
-        return actions.update_alias(self.actor, row, name=data.get("name"), targets=drafts)
+        return actions.update_alias(
+            self.actor, row, name=data.get("name"), targets=drafts, sticky_by=data.get("sticky_by")
+        )
 
     def do_delete(self, row: Alias) -> None:
         actions.delete_alias(self.actor, row)

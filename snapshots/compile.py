@@ -10,10 +10,12 @@ from urllib.parse import urlsplit
 
 from django.db.models import Q
 
-from access.models import ApiKey, ApiKeySecret
+from access.models import GROUP_PREFIX, ApiKey, ApiKeySecret, ModelGroup
 from providers.models import Endpoint, Model, Provider
-from routing.models import Alias, AliasTarget
+from routing.documents import parse_document
+from routing.models import Alias, AliasTarget, PolicyVersion
 from tokenhub.core.money import PriceSpec
+from tokenhub.core.policies import PolicySpec
 from tokenhub.core.specs import (
     AliasSpec,
     AliasTargetSpec,
@@ -38,7 +40,8 @@ def compile_snapshot(now: datetime) -> Snapshot:
     """What is enabled and live at `now`, as a snapshot of revision 0. Run it where all queries see one state.
 
     Left out: disabled providers (with their models), endpoints, credentials and models; keys that are disabled, revoked,
-    expired, without a live secret, or whose team or project is disabled. An alias keeps the targets that remain.
+    expired, without a live secret, or whose team or project is disabled. An alias keeps the targets that remain. A policy keeps its
+    version whatever has become of the names in it.
     """
     providers = _compile_providers(list_sealed(now, credential__enabled=True))
     models = _compile_models({provider.id for provider in providers}, list_current_prices(now))
@@ -50,6 +53,7 @@ def compile_snapshot(now: datetime) -> Snapshot:
         aliases=_compile_aliases({model.id for model in models}),
         keys=_compile_keys(now),
         vault_id=Vault.objects.values_list("vault_id", flat=True).first() or "",
+        policies=_compile_policies(),
     )
 
 
@@ -96,6 +100,8 @@ def build_provider(
         heartbeat=provider.heartbeat_seconds,
         enabled=provider.enabled,
         draining=provider.draining,
+        region=provider.region,
+        retention_days=provider.retention_days,
     )
 
 
@@ -196,13 +202,51 @@ def _compile_aliases(model_ids: set[str]) -> tuple[AliasSpec, ...]:
     for alias_id, model_id, priority, weight in rows:
         if str(model_id) in model_ids:
             targets[alias_id].append(AliasTargetSpec(str(model_id), priority, weight))
-    names = Alias.objects.order_by("id").values_list("id", "name")
-    return tuple(AliasSpec(name, tuple(targets[alias_id])) for alias_id, name in names)
+    rows = Alias.objects.order_by("id").values_list("id", "name", "sticky_by")
+    return tuple(AliasSpec(name, tuple(targets[alias_id]), sticky_by) for alias_id, name, sticky_by in rows)
+
+
+def build_policy(version: PolicyVersion) -> PolicySpec:
+    """One version of a policy, which is joined. Raises InvalidRequest where its document can't be read."""
+    policy = version.policy
+    return parse_document(
+        version.document,
+        id=str(policy.pk),
+        name=policy.name,
+        version=version.number,
+        priority=policy.priority,
+    )
+
+
+def _compile_policies() -> tuple[PolicySpec, ...]:
+    """The published versions of enabled policies, in the order in which they are asked."""
+    rows = PolicyVersion.objects.filter(state=PolicyVersion.State.PUBLISHED, policy__enabled=True)
+    ordered = rows.select_related("policy").order_by("policy__priority", "policy_id")
+    return tuple(build_policy(version) for version in ordered)
+
+
+def _compile_groups() -> dict[str, frozenset[str]]:
+    """What `group:NAME` stands for in a key's list: `provider/model` names."""
+    found: dict[str, set[str]] = defaultdict(set)
+    rows = ModelGroup.objects.exclude(models=None)
+    for group, provider, name in rows.values_list("name", "models__provider__name", "models__name"):
+        found[f"{GROUP_PREFIX}{group}"].add(f"{provider}/{name}")
+    return {name: frozenset(models) for name, models in found.items()}
+
+
+def _expand(allowed: Iterable[str] | None, groups: Mapping[str, frozenset[str]]) -> frozenset[str] | None:
+    """A key's models, groups replaced by their models; one that is gone or empty stands for none."""
+    if allowed is None:
+        return None
+    names: set[str] = set()
+    for name in allowed:
+        names |= groups.get(name, frozenset()) if name.startswith(GROUP_PREFIX) else {name}
+    return frozenset(names)
 
 
 def _compile_keys(now: datetime) -> tuple[KeySpec, ...]:
     """Keys by id; `KeySpec.id` is the 12 characters that stand in the key itself, which admission looks up."""
-    digests = _compile_digests(now)
+    digests, groups = _compile_digests(now), _compile_groups()
     live = ApiKey.objects.filter(
         Q(expires_at=None) | Q(expires_at__gt=now),
         Q(team=None) | Q(team__enabled=True),
@@ -219,7 +263,7 @@ def _compile_keys(now: datetime) -> tuple[KeySpec, ...]:
             name=name,
             digests=tuple(digests[pk]),
             scopes=frozenset(scopes),
-            allowed_models=None if allowed is None else frozenset(allowed),
+            allowed_models=_expand(allowed, groups),
             expires_at=_seconds(expires_at),
             team=team or "",
             project=project or "",

@@ -141,6 +141,8 @@ CRUD: tuple[tuple[str, dict[str, Any], dict[str, Any]], ...] = (
     ("credentials", {"provider": "provider", "name": "second", "source": "none"}, {"weight": 7}),
     ("models", {"provider": "provider", "name": "small", "capabilities": ["chat"]}, {"weight": 7}),
     ("aliases", {"name": "quick", "targets": [{"model": "model", "priority": 1}]}, {"name": "quicker"}),
+    ("policies", {"name": "fresh", "priority": 5}, {"priority": 7, "enabled": False}),
+    ("model-groups", {"name": "fresh"}, {"name": "fresher"}),
     ("teams", {"name": "B", "slug": "b"}, {"name": "C"}),
     ("projects", {"team": "team", "name": "B", "slug": "b"}, {"name": "C"}),
 )
@@ -187,7 +189,18 @@ def test_lists_are_filtered_searched_ordered_and_paged(ask: Ask, cast: Cast) -> 
 
 
 @pytest.mark.parametrize(
-    "path", ["providers", "models", "aliases", "api-keys", "admin-tokens", "audit", "projects"]
+    "path",
+    [
+        "providers",
+        "models",
+        "aliases",
+        "policies",
+        "model-groups",
+        "api-keys",
+        "admin-tokens",
+        "audit",
+        "projects",
+    ],
 )
 def test_a_list_asks_the_database_as_often_for_many_rows_as_for_one(path: str, ask: Ask) -> None:
     def count() -> int:

@@ -10,11 +10,13 @@ from axes.models import AccessAttempt
 from django.contrib.auth.models import Group, Permission, User
 
 from access import actions as access
-from access.models import AdminToken, ApiKey, Project, Team
+from access import group_actions
+from access.models import AdminToken, ApiKey, ModelGroup, Project, Team
 from providers import actions as providers
 from providers.models import Endpoint, Model, Provider
 from routing import actions as routing
-from routing.models import Alias
+from routing import policy_actions
+from routing.models import Alias, Policy
 from snapshots.models import ConfigRevision, WorkerStatus
 from tokenhub.control.actors import Actor
 from usage.actions import set_price
@@ -46,6 +48,8 @@ class Cast:
     secret: str
     token: AdminToken
     token_secret: str
+    group: ModelGroup
+    policy: Policy
 
 
 def a_cast(name: str = "acme") -> Cast:
@@ -64,9 +68,21 @@ def a_cast(name: str = "acme") -> Cast:
     token, token_secret = access.create_admin_token(
         CAST, name=name, service="deploy", scopes=["read", "write"]
     )
-    return Cast(
-        provider, endpoint, credential, model, price, alias, team, project, key, secret, token, token_secret
-    )
+    group = group_actions.create_model_group(CAST, name=f"{name}-all", models=[model])
+    policy = a_policy(f"{name}-policy", model.name)
+    made = (provider, endpoint, credential, model, price, alias, team, project, key, secret)
+    return Cast(*made, token, token_secret, group, policy)
+
+
+def a_policy(name: str, *targets: str) -> Policy:
+    """A policy whose version 1 is retired, 2 in force, and 3 a draft."""
+    policy = policy_actions.create_policy(CAST, name=name)
+    for mode in ("cheap", "normal", "planning"):
+        document = {"targets": list(targets), "mode": mode, "when": {"tags": [f"for={name}"]}}
+        policy_actions.save_draft(CAST, policy, document=document, note=f"{mode} {HOSTILE}")
+        if mode != "planning":
+            policy_actions.publish(CAST, policy)
+    return policy
 
 
 def an_attempt(request: int, **fields: Any) -> UsageRecord:
@@ -150,6 +166,8 @@ def sample_ids() -> dict[str, str]:
         Model,
         Credential,
         Alias,
+        Policy,
+        ModelGroup,
         Team,
         Project,
         ApiKey,

@@ -29,6 +29,9 @@ ROLES: dict[str, set[str]] = {
     "catalogue": on("providers.model", *CRUD) | on("providers.provider", "view") | on("routing.alias", *CRUD),
     "operator of providers": on("providers.provider", *CRUD) | on("providers.endpoint", *CRUD)
     | on("snapshots.workerstatus", "view") | on("snapshots.configrevision", "view", "add"),
+    "who writes policies": on("routing.policy", *CRUD) | on("access.modelgroup", *CRUD),
+    "who publishes policies": on("routing.policy", "view", "publish"),
+    "who approves policies": on("routing.policy", "view", "approve"),
     "user admin": on("auth.user", *CRUD) | on("auth.group", "view"),
     "nothing": set(),
 }  # fmt: skip
@@ -53,6 +56,11 @@ PAGES: dict[str, set[str]] = {
     "providers/provider/<object_id>/test/": on("providers.provider", "change"),
     "providers/provider/<object_id>/discover/": on("providers.provider", "view") | on("providers.model", "add", "change"),
     "providers/model/<object_id>/price/": on("providers.model", "view") | on("usage.price", "view", "add"),
+    "routing/policy/<object_id>/draft/": on("routing.policy", "view", "change"),
+    "routing/policy/<object_id>/discard/": on("routing.policy", "view", "change"),
+    "routing/policy/<object_id>/publish/": on("routing.policy", "view", "publish"),
+    "routing/policy/<object_id>/approve/": on("routing.policy", "view", "approve"),
+    "routing/policy/<object_id>/versions/<number>/roll-back/": on("routing.policy", "view", "publish"),
     "vault/credential/<object_id>/seal/": on("vault.credential", "change"),
     "vault/credential/<object_id>/delete-key/": on("vault.credential", "change"),
     "vault/credential/<object_id>/renew/": on("vault.credential", "change"),
@@ -197,6 +205,7 @@ def test_the_targets_of_an_alias_need_the_alias_s_permissions_on_pages_and_in_th
     target = cast.alias.targets.get()
     form = {
         "name": cast.alias.name,
+        "sticky_by": "request",
         "targets-TOTAL_FORMS": "1",
         "targets-INITIAL_FORMS": "1",
         "targets-0-id": target.pk,

@@ -14,8 +14,10 @@ from rest_framework.response import Response
 from rest_framework.routers import SimpleRouter
 
 from access.api import AdminTokenViewSet, ApiKeyViewSet, ProjectViewSet, TeamViewSet
+from access.group_api import ModelGroupViewSet
 from providers.api import EndpointViewSet, ModelViewSet, ProviderViewSet
 from routing.api import AliasViewSet
+from routing.policy_api import PolicyViewSet
 from snapshots.api import PublishView, RevisionViewSet, WorkerViewSet
 from tokenhub.control.api import ControlView
 from usage.api import PriceViewSet, RequestView, UsageViewSet
@@ -31,6 +33,8 @@ router.register("credentials", CredentialViewSet)
 router.register("models", ModelViewSet)
 router.register("prices", PriceViewSet)
 router.register("aliases", AliasViewSet)
+router.register("policies", PolicyViewSet)
+router.register("model-groups", ModelGroupViewSet)
 router.register("teams", TeamViewSet)
 router.register("projects", ProjectViewSet)
 router.register("api-keys", ApiKeyViewSet)
