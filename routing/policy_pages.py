@@ -97,7 +97,7 @@ class PolicyAdmin(ModelAdmin):
         if not row.problems:
             return display.NOTHING
         rest = len(row.problems) - 1
-        more = f" and {display.write_number_of(rest, 'more problem')}" if rest else ""
+        more = f"; {rest} more" if rest else ""
         reason = write_problems(row.problems[:1], mend=False)[0]
         return format_html('<span class="th-reason">{}: {}{}</span>', reason["label"], reason["text"], more)
 
