@@ -111,12 +111,20 @@ class ModelGroupAdmin(ModelAdmin):
     list_display = ("name", "listed_as", "model_names")
     search_fields = ("name",)
     fields = ("name", "models")
-    autocomplete_fields = ("models",)
+    filter_horizontal = ("models",)
     empty_text = "A key that lists group:NAME may use every model of the group."
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ModelGroup]:
         models = Model.objects.select_related("provider").order_by("provider__name", "name")
         return super().get_queryset(request).prefetch_related(Prefetch("models", queryset=models))
+
+    def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        """Models by `provider/model`: several providers may serve one name."""
+        kwargs["queryset"] = Model.objects.select_related("provider").order_by("provider__name", "name")
+        field = super().formfield_for_manytomany(db_field, request, **kwargs)
+        if field is not None:
+            field.label_from_instance = lambda model: f"{model.provider.name}/{model.name}"
+        return field
 
     @admin.display(description="In keys")
     def listed_as(self, row: ModelGroup) -> str:

@@ -278,7 +278,7 @@ def _read_bounds(top: Reader) -> BoundsSpec:
     else:
         cost = bounds.whole("max_cost_nanos", 0, 0, MAX_COST_NANOS, "nano-dollars, 0 for no bound")
     return BoundsSpec(
-        min_weight=bounds.whole("min_weight", 0, 0, 10, "0 for no bound"),
+        min_weight=bounds.whole("min_weight", 0, 0, 10, "a capability, 0 for no bound"),
         max_cost_nanos=cost,
         max_latency_ms=bounds.whole("max_latency_ms", 0, 0, MAX_MILLISECONDS, "milliseconds, 0 for no bound"),
         regions=frozenset(bounds.names("regions", SLUG, "a region's short name", MAX_NAMES)),

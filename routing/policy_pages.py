@@ -9,7 +9,7 @@ from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import Prefetch, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from routing import policy_actions as actions
@@ -73,7 +73,10 @@ class PolicyAdmin(ModelAdmin):
     def state(self, row: Policy) -> SafeString:
         if find_published(row) is None:
             return display.badge("not published", "warn")
-        return display.badge("in force", "good") if row.enabled else display.badge("disabled", "bad")
+        if not row.enabled:
+            return display.badge("disabled", "bad")
+        troubled = bool(getattr(row, "problems", ()))
+        return display.badge("in force, troubled", "bad") if troubled else display.badge("in force", "good")
 
     @admin.display(description="In force")
     def in_force(self, row: Policy) -> SafeString | str:
@@ -91,16 +94,12 @@ class PolicyAdmin(ModelAdmin):
 
     @admin.display(description="Problems")
     def trouble(self, row: Any) -> SafeString | str:
-        problems = row.problems
-        if not problems:
+        if not row.problems:
             return display.NOTHING
-        count = display.badge(display.write_number_of(len(problems), "problem"), "bad")
-        lines = format_html_join(
-            "",
-            '<br><span class="th-help">{}</span>',
-            ((f"{one['label']}: {one['text']}",) for one in write_problems(problems[:2])),
-        )
-        return format_html("{}{}", count, lines)
+        rest = len(row.problems) - 1
+        more = f"; {rest} more" if rest else ""
+        reason = write_problems(row.problems[:1], mend=False)[0]
+        return format_html('<span class="th-reason">{}: {}{}</span>', reason["label"], reason["text"], more)
 
     # --- the policy itself ---------------------------------------------------------------------------------------------
 

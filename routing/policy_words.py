@@ -9,7 +9,6 @@ from routing.differences import Difference
 from routing.policy_forms import DraftForm, find_field
 from routing.policy_labels import MODE_LABELS, STICKY_LABELS, STRATEGY_LABELS
 from routing.reading import Problem
-from tokenhub.control import display
 
 UNBOUNDED = {
     "when.min_input_tokens": 0,
@@ -62,12 +61,12 @@ def write_changes(changes: list[Difference]) -> list[dict[str, str]]:
     ]
 
 
-def write_problems(problems: Iterable[Problem]) -> list[dict[str, str]]:
-    """Problems for people: the field's name, and the rest as a sentence."""
+def write_problems(problems: Iterable[Problem], *, mend: bool = True) -> list[dict[str, str]]:
+    """Problems for people: the field's name, and the rest as a sentence; how to mend it unless that is not asked."""
     return [
         {
             "label": label_of(one.path),
-            "text": display.write_refusal(f"{one.message}; {one.hint}" if one.hint else one.message),
+            "text": f"{one.message}; {one.hint}" if one.hint and mend else one.message,
         }
         for one in problems
     ]

@@ -5,13 +5,12 @@ Asked before a draft is published, and of what is in force whenever a policy is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from routing.catalogue import Catalogue, Served, read_catalogue
 from routing.documents import read_document
 from routing.models import Policy, PolicyVersion
 from routing.reading import Problem, refuse, suggest
-from tokenhub.core.money import usd_from_nanos
 from tokenhub.core.policies import ConditionSpec, PolicySpec
 
 
@@ -123,7 +122,7 @@ def _list_rules(
     spec: PolicySpec, candidates: Sequence[Served]
 ) -> Iterator[tuple[Problem, Callable[[Served], bool]]]:
     """What a candidate must keep, each with the problem that it is if none does."""
-    bounds, when = spec.bounds, spec.when
+    bounds = spec.bounds
     if bounds.min_weight:
         most = max(one.weight for one in candidates)
         yield (
@@ -155,6 +154,11 @@ def _list_rules(
             ),
             lambda one: 0 <= one.retention_days <= bounds.max_retention_days,
         )
+    yield from _list_demands(spec.when)
+
+
+def _list_demands(when: ConditionSpec) -> Iterator[tuple[Problem, Callable[[Served], bool]]]:
+    """As `_list_rules`, of what the requests themselves demand."""
     for need in sorted(when.needs):
         yield (
             Problem(
@@ -215,11 +219,10 @@ def _find_in_attempts(spec: PolicySpec) -> Iterator[Problem]:
         )
 
 
-def _find_unknown(path: str, kind: str, names: Iterable[str], known: Iterable[str]) -> Iterator[Problem]:
-    there = frozenset(known)
+def _find_unknown(path: str, kind: str, names: Iterable[str], known: Collection[str]) -> Iterator[Problem]:
     for name in names if isinstance(names, tuple) else sorted(names):
-        if name not in there:
-            yield Problem(path, f"there is no {kind} {name!r}", suggest(name, there, what="one"))
+        if name not in known:
+            yield Problem(path, f"there is no {kind} {name!r}", suggest(name, known, what="one"))
 
 
 def _find_idle(path: str, names: Sequence[str], catalogue: Catalogue) -> Iterator[Problem]:
@@ -236,8 +239,3 @@ def _find_idle(path: str, names: Sequence[str], catalogue: Catalogue) -> Iterato
 def _list(names: Iterable[str], *, sort: bool = True) -> str:
     shown = sorted(names) if sort else list(names)
     return ", ".join(shown[:5]) + (f" and {len(shown) - 5} more" if len(shown) > 5 else "")
-
-
-def describe_cost(nanos: int) -> str:
-    """A bound on cost as it is shown: USD, or none."""
-    return f"{usd_from_nanos(nanos)} USD" if nanos else "no bound"

@@ -281,7 +281,8 @@ def test_list_and_page_show_the_problems_of_what_is_in_force(browser: Client, ca
     assert "th-badge-bad" not in text_of(browser.get("/admin/routing/policy/"))
     update_model(CAST, cast.model, enabled=False)
     listed = text_of(browser.get("/admin/routing/policy/"))
-    assert "2 problems" in listed
+    assert "in force, troubled" in listed
+    assert "; 1 more" in listed
     assert "is disabled, so it is left out" in listed
     page = text_of(browser.get(url(cast.policy, "change")))
     assert "What is in force has problems" in page
