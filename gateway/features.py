@@ -21,6 +21,9 @@ NEEDS: Mapping[Operation, frozenset[str]] = {
 }
 """What a model must be able to do to serve each operation."""
 
+KINDS: Mapping[Operation, str] = {operation: next(iter(needs)) for operation, needs in NEEDS.items()}
+"""What policies call each operation: chat, completions or embeddings."""
+
 _IMAGES = frozenset({"image_url", "image"})
 _MINUTES_OF_WEEK = 7 * 1440
 _MONDAY = 4 * 1440

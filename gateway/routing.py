@@ -10,7 +10,14 @@ from dataclasses import dataclass
 
 from gateway.directives import Directives
 from gateway.exchange import Exchange
-from gateway.features import list_needs, list_tags, minute_of_week, name_conversation, read_output_limit
+from gateway.features import (
+    KINDS,
+    list_needs,
+    list_tags,
+    minute_of_week,
+    name_conversation,
+    read_output_limit,
+)
 from gateway.health import HealthBoard
 from gateway.settle import estimate_input_tokens
 from routing.engine.conditions import Circumstances, choose_policy
@@ -88,7 +95,7 @@ class Router:
         at = Circumstances(
             exchange.key,
             exchange.asked,
-            exchange.wire.operation.value,
+            KINDS[exchange.wire.operation],
             features.needs,
             estimate_input_tokens(exchange),
             list_tags(exchange.headers),
@@ -164,7 +171,7 @@ class Router:
         policy = kept.plan.policy
         if policy is None or not policy.affinity.seconds:
             return sticky, ""
-        name = name_pin(tenant, f"{policy.name}\0{kept.sticky_by}\0{told}")
+        name = name_pin(tenant, f"{policy.name}@{policy.version}\0{kept.sticky_by}\0{told}")
         exchange.pin = (name, policy.affinity.seconds)
         pin = self.pins.find(name, self._clock())
         return sticky, "" if pin is None else pin.model_id

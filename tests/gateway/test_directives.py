@@ -180,7 +180,7 @@ def test_a_directive_that_is_malformed_or_too_long_is_refused_rather_than_forwar
 
 def test_every_key_has_its_setting() -> None:
     values = {
-        "mode": "learned",
+        "mode": "planning",
         "policy": "night shift",
         "output_schema": '{"type": "object"}',
         "budget": "0.000000001",

@@ -271,7 +271,7 @@ async def test_a_policys_conversations_stay_where_they_were_served_although_anot
         health = gateway.worker.board.measure(snapshot.models[0])
         health.ttft, health.failure = 60.0, 1.0
         other = a_body("openai", "auto", text="another conversation")
-        dear = under(snapshot, replace(policy, mode="high_confidence", version=2))
+        dear = under(snapshot, replace(policy, mode="high_confidence"))
         gateway.current.swap(replace(dear, revision=2))
         assert served_by(await ask(http, gateway, key, other)) == "large"
         kept = await ask(http, gateway, key, body)

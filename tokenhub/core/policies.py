@@ -57,9 +57,9 @@ class ConditionSpec:
     """What a request must be. All that is given must hold, of a set any one; nothing given holds for every request.
 
     `keys` are ids, `projects` and `teams` names. `tags` are `name` or `name=value` of the header `x-tokenhub-tags`.
-    `models` are names that are asked for; a star at the end stands for any rest. `needs` are capabilities, all of which the
-    request needs. Tokens are the estimate of the input, `max_input_tokens` 0 = no bound. `headers` are (name in lower case,
-    value), with the same star.
+    `models` are names that are asked for; a star at the end stands for any rest. `operations` are chat, completions and
+    embeddings; `needs` capabilities, all of which the request needs. Tokens are the estimate of the input,
+    `max_input_tokens` 0 = no bound. `headers` are (name in lower case, value), with the same star.
     """
 
     keys: frozenset[str] = frozenset()

@@ -17,6 +17,7 @@ from tests.builders import a_key, a_model, a_provider, a_snapshot
 from tests.gateway.serving import RunningGateway, running_gateway
 from tests.gateway.test_websocket import collect, socket_to
 from tokenhub.core.errors import InvalidRequest
+from tokenhub.core.policies import ConditionSpec, PolicySpec
 from tokenhub.core.specs import Snapshot
 from tokenhub.core.sse import EventReader
 
@@ -47,7 +48,8 @@ def a_world(port: int, **key_fields: Any) -> tuple[Snapshot, str]:
     openai, anthropic = a_provider("oa", "openai", port), a_provider("an", "anthropic", port)
     key, text = a_key(**key_fields)
     models = (a_model(openai, "gpt", "gpt-upstream"), a_model(anthropic, "claude"))
-    return a_snapshot(providers=(openai, anthropic), models=models, keys=(key,)), text
+    policies = (PolicySpec("1", "secret-policy", 1, when=ConditionSpec(keys=frozenset({"nobody"}))),)
+    return a_snapshot(providers=(openai, anthropic), models=models, keys=(key,), policies=policies), text
 
 
 async def post(http: httpx.AsyncClient, gateway: RunningGateway, key: str, body: Any) -> httpx.Response:
@@ -154,14 +156,14 @@ def test_the_fields_become_directives() -> None:
         an_envelope(
             capabilities={"planning": True, "tools": False},
             policy={
-                "mode": "learned",
+                "mode": "planning",
                 "max_budget_usd": 0.05,
                 "max_latency_ms": 20000,
                 "min_weight": 6,
                 "policy": "night",
             },
             orchestration={
-                "mode": "learned",
+                "mode": "planning",
                 "iterations": 3,
                 "primary_min_weight": 6,
                 "review_min_weight": 9,
@@ -172,7 +174,7 @@ def test_the_fields_become_directives() -> None:
     )
     assert chat == {"model": "gpt", "messages": MESSAGES, "seed": 1}
     assert directives == Directives(
-        mode="learned",
+        mode="planning",
         policy="night",
         min_weight=6,
         review_min_weight=9,
