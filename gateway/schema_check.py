@@ -5,24 +5,19 @@ In a file of its own, since the library takes memory that a worker which checks 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import jsonschema_rs
 import msgspec
 
+from gateway.schema_cost import SchemaUnfit, TooCostly, measure_alone, measure_with
+
 MOST_ERRORS: Final = 20
 MOST_SCHEMA_BYTES: Final = 64 * 1024
-MOST_SCHEMA_STEPS: Final = 1000
 _LONGEST_TOLD = 300
 _BACKTRACKING = 100_000
-_IN_PLACE: Final = ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas")
-_REFERENCES: Final = ("$ref", "$dynamicRef", "$recursiveRef")
-
-
-class SchemaUnfit(ValueError):
-    """A schema by which nothing can be checked: it is no JSON Schema, too large, or refers to what is not in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +39,7 @@ class SchemaCheck:
         size = len(msgspec.json.encode(self._schema))
         if size > MOST_SCHEMA_BYTES:
             raise SchemaUnfit(f"the schema has {size} bytes, and at most {MOST_SCHEMA_BYTES} are taken")
-        _refuse_explosions(self._schema)
+        measure_alone(self._schema)
         try:
             self._validator = jsonschema_rs.validator_for(
                 self._schema,
@@ -55,11 +50,15 @@ class SchemaCheck:
             raise SchemaUnfit(_tell(error)) from error
 
     def check(self, text: str) -> tuple[SchemaFault, ...]:
-        """What is wrong with a JSON text, at most MOST_ERRORS faults; empty: nothing."""
+        """What is wrong with a JSON text, at most MOST_ERRORS faults; empty: nothing. What would take too long to tell is wrong."""
         try:
             value = msgspec.json.decode(text)
         except (ValueError, RecursionError) as error:
             return (SchemaFault("", f"it is not valid JSON: {error}"),)
+        try:
+            measure_with(self._schema, value)
+        except TooCostly as error:
+            return (SchemaFault("", str(error)),)
         faults = []
         for fault in self._validator.iter_errors(value):
             faults.append(SchemaFault(_write_place(fault.instance_path), _tell(fault)))
@@ -78,65 +77,6 @@ def _write_place(path: Sequence[str | int]) -> str:
     for step in path:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
     return text
-
-
-def _refuse_explosions(schema: Mapping[str, Any]) -> None:
-    """Raises SchemaUnfit where one value would be looked at more than MOST_SCHEMA_STEPS times: references double cheaply."""
-    counted: dict[int, int] = {}
-
-    def count(node: Any, depth: int) -> int:
-        if not isinstance(node, Mapping):
-            return 0
-        if id(node) in counted:
-            return counted[id(node)]
-        if depth > MOST_SCHEMA_STEPS // 4:
-            raise SchemaUnfit("the schema is nested too deeply")
-        counted[id(node)] = total = 1
-        for child in _list_in_place(schema, node):
-            total += count(child, depth + 1)
-        if total > MOST_SCHEMA_STEPS:
-            raise SchemaUnfit(f"the schema needs over {MOST_SCHEMA_STEPS} steps for a single value")
-        counted[id(node)] = total
-        return total
-
-    level: list[tuple[Any, int]] = [(schema, 0)]
-    while level:
-        node, depth = level.pop()
-        if depth > MOST_SCHEMA_STEPS // 4:
-            raise SchemaUnfit("the schema is nested too deeply")
-        count(node, 0)
-        children = node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ()
-        level += [(child, depth + 1) for child in children]
-
-
-def _list_in_place(schema: Mapping[str, Any], node: Mapping[str, Any]) -> Iterator[Any]:
-    """The schemas that are asked about the very value that this one is asked about."""
-    for name in _IN_PLACE:
-        child = node.get(name)
-        if isinstance(child, list):
-            yield from child
-        elif name == "dependentSchemas" and isinstance(child, Mapping):
-            yield from child.values()
-        elif isinstance(child, Mapping):
-            yield child
-    for name in _REFERENCES:
-        reference = node.get(name)
-        if isinstance(reference, str) and reference.startswith("#"):
-            yield _follow(schema, reference)
-
-
-def _follow(schema: Mapping[str, Any], reference: str) -> Any:
-    """What a reference within the document leads to; nothing where it is an anchor, which the library resolves."""
-    found: Any = schema
-    for step in reference[1:].split("/")[1:]:
-        name = step.replace("~1", "/").replace("~0", "~")
-        if isinstance(found, Mapping):
-            found = found.get(name)
-        elif isinstance(found, list) and name.isdigit() and int(name) < len(found):
-            found = found[int(name)]
-        else:
-            return None
-    return found
 
 
 def make_repair(

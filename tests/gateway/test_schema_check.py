@@ -77,6 +77,8 @@ def nested(levels: int) -> dict[str, Any]:
         {"$schema": "http://127.0.0.1:9/meta"},
         {"$ref": "#/$defs/absent"},
         {"pattern": "("},
+        {"$defs": {"n": {"$anchor": "n", "items": {"allOf": [{"$ref": "#n"}] * 2}}}, "$ref": "#n"},
+        {"properties": {"a": {"$id": "http://127.0.0.1:9/a"}}},
         {"enum": ["x" * 70_000]},
         doubling(40),
         nested(300),
@@ -93,6 +95,33 @@ def test_schemas_of_a_usual_size_are_taken() -> None:
     assert SchemaCheck(doubling(6)).check('"x"') == ()
     assert SchemaCheck(nested(60)).check("[[[]]]") == ()
     assert SchemaCheck({"$ref": "#"}).check("1") == ()
+    assert SchemaCheck({"default": {"$id": "x", "$ref": "y"}, "properties": {"$id": {}}}).check("{}") == ()
+
+
+TREE: dict[str, Any] = {"type": "array", "items": {"anyOf": [{"$ref": "#"}, {"type": "integer"}]}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        ({"items": {"allOf": [{"$ref": "#"}, {"$ref": "#"}]}}, "[" * 60 + "]" * 60),
+        ({"additionalProperties": {"allOf": [{"$ref": "#"}] * 3}}, '{"a":' * 40 + "1" + "}" * 40),
+        (TREE, "[" * 150 + "]" * 150),
+        ({"items": {"type": "string"}}, "[" + "[1]," * 300_000 + "1]"),
+    ],
+)
+def test_a_value_that_would_take_too_long_is_told_so_at_once(schema: dict[str, Any], text: str) -> None:
+    check = SchemaCheck(schema)
+    began = time.monotonic()
+    (fault,) = check.check(text)
+    assert time.monotonic() - began < 3
+    assert "too" in fault.message
+
+
+def test_values_of_a_usual_depth_are_checked() -> None:
+    assert SchemaCheck(TREE).check("[" * 40 + "1" + "]" * 40) == ()
+    (fault,) = SchemaCheck({"items": {"$ref": "#/$defs/n"}, "$defs": {"n": {"type": "string"}}}).check("[1]")
+    assert fault.path == "[0]"
 
 
 def test_a_pattern_steps_back_a_bounded_number_of_times() -> None:
