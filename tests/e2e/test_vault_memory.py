@@ -16,7 +16,7 @@ from vault.engine.hierarchy import unwrap_data_key
 from vault.engine.passwords import encode_password
 from vault.engine.slots import PasswordSecret, Slot
 
-pytestmark = [pytest.mark.slow, pytest.mark.drill, pytest.mark.xdist_group("vault-fleet")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("vault-fleet")]
 LARGE = "x" * 200_000
 """A prompt whose request goes out in more than one write."""
 

@@ -15,7 +15,7 @@ NEW_KEY = "sk-sealed-successor-1d4b8f2c-not-a-real-key"
 REST = 1.0
 """Seconds of load after each step."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.drill, pytest.mark.xdist_group("vault-fleet")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("vault-fleet")]
 
 
 def rotate_password(fleet: Fleet) -> None:
