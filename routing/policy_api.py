@@ -127,20 +127,20 @@ class DraftSerializer(serializers.Serializer[Any]):
     note = serializers.CharField(max_length=2000, required=False, allow_blank=True)
 
 
-class PublishSerializer(serializers.Serializer[Any]):
+class PublishPolicySerializer(serializers.Serializer[Any]):
     """Why (missing leaves the draft's note), and the digest of the document that was looked at (missing = whichever it is)."""
 
     note = serializers.CharField(max_length=2000, required=False, allow_blank=True)
     seen = serializers.CharField(max_length=64, required=False)
 
 
-class ApproveSerializer(serializers.Serializer[Any]):
+class ApprovePolicySerializer(serializers.Serializer[Any]):
     """The digest of the document that was looked at; missing = whichever it is."""
 
     seen = serializers.CharField(max_length=64, required=False)
 
 
-class RollBackSerializer(serializers.Serializer[Any]):
+class RollBackPolicySerializer(serializers.Serializer[Any]):
     """The number of the version to go back to, and why."""
 
     version = serializers.IntegerField(min_value=1, max_value=999_999_999)
@@ -223,29 +223,31 @@ class PolicyViewSet(WritableViewSet):
         actions.discard_draft(self.actor, policy)
         return self.shown(policy.pk)
 
-    @extend_schema(request=PublishSerializer, responses=PolicySerializer)
+    @extend_schema(request=PublishPolicySerializer, responses=PolicySerializer)
     @action(detail=True, methods=["post"])
     def publish(self, request: Request, pk: str) -> Response:
         """Puts the draft into force; where approval is needed, it waits for another person."""
         policy = self.get_object()
-        data = self.checked(request, PublishSerializer)
+        data = self.checked(request, PublishPolicySerializer)
         actions.publish(self.actor, policy, note=data.get("note"), seen=data.get("seen", ""))
         return self.shown(policy.pk)
 
-    @extend_schema(request=ApproveSerializer, responses=PolicySerializer)
+    @extend_schema(request=ApprovePolicySerializer, responses=PolicySerializer)
     @action(detail=True, methods=["post"])
     def approve(self, request: Request, pk: str) -> Response:
         """Puts what waits into force; for another person than its author."""
         policy = self.get_object()
-        actions.approve(self.actor, policy, seen=self.checked(request, ApproveSerializer).get("seen", ""))
+        actions.approve(
+            self.actor, policy, seen=self.checked(request, ApprovePolicySerializer).get("seen", "")
+        )
         return self.shown(policy.pk)
 
-    @extend_schema(request=RollBackSerializer, responses=PolicySerializer)
+    @extend_schema(request=RollBackPolicySerializer, responses=PolicySerializer)
     @action(detail=True, methods=["post"], url_path="roll-back")
     def roll_back(self, request: Request, pk: str) -> Response:
         """Makes a new version with the document of an earlier one, and puts it into force."""
         policy = self.get_object()
-        data = self.checked(request, RollBackSerializer)
+        data = self.checked(request, RollBackPolicySerializer)
         actions.roll_back(self.actor, policy, number=data["version"], note=data["note"])
         return self.shown(policy.pk)
 
