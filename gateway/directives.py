@@ -81,7 +81,7 @@ class Directives:
     `min_weight` is the primary model's, `review_min_weight` a reviewing one's (capability, 0 to 10). `budget_nanos` is
     nano-dollars for the whole request, `latency_ms` milliseconds, `max_tokens` the answer's tokens, `input_tokens` the caller's
     own estimate of its prompt. `cache` None: as the policy says. `output_schema` is JSON Schema. `capabilities` are what the
-    caller says it can use. `ignored` are keys that nobody knows, once each.
+    caller says it can use. `ignored` are keys that nobody knows or acts on, once each.
     """
 
     mode: Mode | None = None
@@ -219,6 +219,9 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "cache": CACHE,
 }
 """Every key of a directive, in lower case, `-` written as `_`."""
+
+WITHOUT_EFFECT: Final = frozenset({"review_min_weight", "iterations", "output", "output_schema", "cache"})
+"""Settings that are checked and on which nothing acts yet, which the caller is told as of keys that nobody knows."""
 
 
 def read_setting(setting: Setting, value: Any, path: str, key: str = "") -> Any:
@@ -399,9 +402,9 @@ def take_directives(
         found[path] = directives
         for key, value in directives.pairs:
             setting = SETTINGS.get(key)
-            if setting is None:
+            if setting is None or setting.field in WITHOUT_EFFECT:
                 ignored[key] = None
-            else:
+            if setting is not None:
                 values[setting.field] = read_setting(setting, value, told, key)
         holder[path[-1]] = text[: directives.start] + directives.replacement + text[directives.end :]
     if not found:

@@ -18,6 +18,7 @@ from gateway.directives import (
     MOST_BYTES,
     PLACEHOLDER,
     SETTINGS,
+    WITHOUT_EFFECT,
     Directives,
     are_allowed,
     find_directives,
@@ -56,7 +57,13 @@ def stripped(text: str) -> tuple[Directives | None, str]:
 
 def test_a_block_is_read_and_taken_out() -> None:
     directives, left = stripped(BLOCK + "the prompt")
-    assert directives == Directives(mode="adversarial", min_weight=6, review_min_weight=9, iterations=2)
+    assert directives == Directives(
+        mode="adversarial",
+        min_weight=6,
+        review_min_weight=9,
+        iterations=2,
+        ignored=("review_min_weight", "iterations"),
+    )
     assert left == "the prompt"
 
 
@@ -196,7 +203,7 @@ def test_every_key_has_its_setting() -> None:
         )
         assert directives is not None
         assert getattr(directives, setting.field) != getattr(Directives(), setting.field), key
-        assert directives.ignored == ()
+        assert directives.ignored == ((key,) if setting.field in WITHOUT_EFFECT else ())
 
 
 def test_unknown_keys_are_collected_once_each() -> None:
@@ -230,7 +237,7 @@ def test_a_prompt_of_completions_may_have_one() -> None:
         json.dumps({"model": "m", "prompt": ["@@tokenhub mode=cheap\nx", "y", "@@tokenhub cache=on"]})
     )
     directives, body = strip_body(several, Operation.OPENAI_COMPLETIONS)
-    assert directives == Directives(mode="cheap", cache=True)
+    assert directives == Directives(mode="cheap", cache=True, ignored=("cache",))
     assert json.loads(body.raw)["prompt"] == ["x", "y", PLACEHOLDER]
 
 
