@@ -1,8 +1,8 @@
-"""The attempts of one request: dispatch, classify, fail over, answer. The only owner of retries. Data plane.
+"""One attempt of a request: dispatched, classified or answered, and accounted. Data plane.
 
-ordered candidates ─▶ target ─▶ intent ─▶ send ─▶ head ─┬─ not 2xx ─▶ classify ─▶ next target, or the caller's error
-                                                      ├─ whole    ─▶ check, price, final ─▶ answer
-                                                      └─ stream   ─▶ relay ─▶ final ─▶ last byte
+target ─▶ intent ─▶ send ─▶ head ─┬─ not 2xx ─▶ classify ─▶ a failure, for `gateway.failover`
+                                ├─ whole    ─▶ check, price, final ─▶ stages ─▶ answer
+                                └─ stream   ─▶ relay, through the stages ─▶ final ─▶ last byte
 """
 
 from __future__ import annotations
@@ -17,15 +17,12 @@ from typing import Any
 import msgspec
 
 from gateway.body import SMALL, ClientGone
-from gateway.exchange import Exchange, Headers, header_value
+from gateway.exchange import Exchange, Headers, Tried, header_value
 from gateway.health import HealthBoard
 from gateway.masking import mask_failure, storable_detail
-from gateway.outcome import refuse
 from gateway.relay import NativeSide, Side, StreamRelay, TranslatedSide, asked_limit, failure_of
-from gateway.routing import Router, name_sticky
 from gateway.settle import Account, Ledger, estimate_cost, estimate_usage
-from gateway.stripped_answers import StrippedSide, strip_answer, strips_thoughts
-from gateway.targets import Choice, TargetPicker
+from gateway.targets import Choice
 from gateway.upstream.seam import (
     Origin,
     Upstream,
@@ -36,14 +33,11 @@ from gateway.upstream.seam import (
 )
 from gateway.wire.base import Figures
 from providers.adapters.base import Failure, Inbound, Operation, WireRequest
-from routing.engine.breaker import RetryBudget
-from routing.engine.decide import Decision
-from tokenhub.core.errors import InvalidRequest
+from tokenhub.core.errors import TokenhubError
 from tokenhub.core.money import usd_from_nanos
 from tokenhub.core.records import record
 from tokenhub.core.specs import EndpointSpec, ProviderSpec, TimeoutsSpec
 from tokenhub.core.usage import NOTHING_USED, Usage
-from vault.keyring import Keyring
 
 _ERROR_BODY_LIMIT = 1_000_000
 _LAST_WORDS_SECONDS = 1.0
@@ -67,73 +61,30 @@ class Prepared:
     native: bool
 
 
-class Attempts:
-    """Serves requests from plans. One object a worker; `clock` is monotonic, `rng` gives numbers in [0, 1)."""
+class Dispatcher:
+    """Makes attempts, one at a time. One object a worker; `clock` is monotonic."""
 
     def __init__(
         self,
         upstreams: Upstreams,
         ledger: Ledger,
         board: HealthBoard,
-        keyring: Keyring,
-        router: Router,
         *,
         clock: Callable[[], float],
-        rng: Callable[[], float],
-        max_attempts: int,
         max_answer_bytes: int,
     ) -> None:
         self._upstreams = upstreams
         self._ledger = ledger
         self._board = board
-        self._keyring = keyring
-        self._router = router
-        self._retries = RetryBudget()
         self._clock = clock
-        self._rng = rng
-        self._max_attempts = max_attempts
         self._max_answer_bytes = max_answer_bytes
         self._origins: dict[tuple[str, str, int], Origin] = {}
 
-    async def serve(self, exchange: Exchange, decision: Decision) -> None:
-        """Tries the decision's targets until one answers. Raises a TokenhubError where none did and nothing was sent."""
-        picker = TargetPicker(
-            decision,
-            self._board,
-            self._keyring,
-            self._rng,
-            partial(name_sticky, exchange, decision.ask.sticky),
-        )
-        failures: list[tuple[Choice, Failure]] = []
-        policy = decision.plan.policy
-        most = policy.attempts if policy is not None and policy.attempts else self._max_attempts
-        self._retries.request()
-        while exchange.attempts < most:
-            choice = picker.find_next()
-            if choice is None or (exchange.attempts and not self._retries.take()):
-                break
-            try:
-                prepared = await _off_loop(len(exchange.body.raw), self._prepare, exchange, choice)
-            except InvalidRequest as error:
-                # It can't be put in this target's format; the next one may speak the caller's own. Nothing was sent.
-                picker.refused(choice, error)
-                continue
-            exchange.attempts += 1
-            failure = await self._attempt(exchange, choice, prepared)
-            if failure is None:
-                self._router.served(exchange, choice.target.model.id, choice.target.endpoint.id)
-                return
-            if exchange.disconnected:
-                raise ClientGone  # It was drained for its usage alone; another attempt would be paid for nobody.
-            failures.append((choice, failure))
-            if not failure.retry_elsewhere:
-                break
-            picker.failed(choice, failure)
-        await refuse(exchange, failures, picker.unusable, picker.refusals)
-
-    async def _attempt(self, exchange: Exchange, choice: Choice, prepared: Prepared) -> Failure | None:
-        """One attempt, one account. None: the caller has been answered."""
+    async def attempt(self, exchange: Exchange, choice: Choice, prepared: Prepared) -> Failure | None:
+        """One attempt, one account. None: the caller has been answered. A TokenhubError: a stage refused the answer."""
         account = self._ledger.open(exchange, choice.target, choice.credential.id.partition("@")[0])
+        tried = Tried(choice, account)
+        exchange.tried.append(tried)
         account.translated = not prepared.native
         exchange.drain = choice.target.provider.on_disconnect == "drain"
         relay: StreamRelay | None = None
@@ -149,7 +100,13 @@ class Attempts:
         except asyncio.CancelledError:
             failure = await self._interrupted(exchange, choice, account, relay)
             if failure is None:
+                self._board.endpoint_left(endpoint_id)
                 raise
+        except TokenhubError:
+            if account.closed:  # The provider did its part, and what stands behind it refused the answer.
+                self._tell_board(choice, account, None)
+            account.close("failed", account.estimate_unanswered(), error_class="internal")
+            raise
         except BaseException:
             # Whatever broke on our side: the provider generated what was relayed, and bills it.
             used = relay.usage() if relay is not None and relay.committed else account.estimate_unanswered()
@@ -159,10 +116,15 @@ class Attempts:
             self._board.leave(endpoint_id)
             health.left(account)
             exchange.upstream_seconds += self._clock() - exchange.began_at
+        tried.failure = failure or (relay.broken if relay is not None else None)
         if failure is not None and relay is not None and relay.committed:
             return None
         self._tell_board(choice, account, failure or (relay.broken if relay is not None else None))
         return failure
+
+    async def prepare(self, exchange: Exchange, choice: Choice) -> Prepared:
+        """The target's request; a large one is made in a thread. Raises InvalidRequest if it can't be put in its format."""
+        return await off_loop(len(exchange.body.raw), self._prepare, exchange, choice)
 
     def _prepare(self, exchange: Exchange, choice: Choice) -> Prepared:
         """The target's request. Raises InvalidRequest if the caller's can't be put in its format."""
@@ -190,11 +152,11 @@ class Attempts:
         else:
             encoder = exchange.wire.stream_encoder(model=exchange.asked, call=exchange.get_call())
             side = TranslatedSide(choice.adapter.stream_decoder(), encoder, int(self._ledger.wall()))
-        if strips_thoughts(exchange):
-            side = StrippedSide(side, exchange.wire.operation)
+        for stage in exchange.stages:
+            side = stage.side(exchange, side)
         provider = choice.target.provider.name
         metrics = self._ledger.metrics
-        return StreamRelay(
+        relay = StreamRelay(
             exchange,
             account,
             side,
@@ -205,6 +167,9 @@ class Attempts:
             max_answer_bytes=self._max_answer_bytes,
             trailer=partial(_trail, exchange, choice, account) if exchange.wire.wraps else None,
         )
+        if exchange.racing:
+            relay.heartbeat = 0.0
+        return relay
 
     async def _exchange_bytes(
         self,
@@ -288,7 +253,7 @@ class Attempts:
     ) -> Failure | None:
         """A whole answer: checked, accounted, then sent."""
         try:
-            usage, finish, model = await _off_loop(
+            usage, finish, model = await off_loop(
                 len(body), choice.adapter.read_answer, prepared.operation, body
             )
         except ValueError:
@@ -299,24 +264,25 @@ class Attempts:
             out = (
                 body
                 if prepared.native
-                else await _off_loop(len(body), self._translate, exchange, choice, body)
+                else await off_loop(len(body), self._translate, exchange, choice, body)
             )
         except ValueError:
             # No answer for this caller, but the provider told what it bills.
             failure = _classify(choice, 200, headers, body)
             used = usage or self._estimate(exchange, account, len(body))
             return _close_failed(account, failure, usage=used)
-        if strips_thoughts(exchange):
-            out = await _off_loop(len(out), strip_answer, exchange.wire.operation, out)
         account.note_whole(exchange.received_at, usage.output_total if usage is not None else 0)
         if usage is None:
             usage = self._estimate(exchange, account, len(body))
         account.close(
             "completed", usage, status=200, finish_reason=finish, disconnected=exchange.disconnected
         )
+        for stage in exchange.stages:
+            out = await stage.whole(exchange, account, out)
         answer_headers = self._head(exchange, choice, b"application/json")
-        if account.cost_nanos is not None:
-            answer_headers.append((b"x-tokenhub-cost-usd", usd_from_nanos(account.cost_nanos).encode()))
+        cost = exchange.cost_nanos()
+        if cost is not None:
+            answer_headers.append((b"x-tokenhub-cost-usd", usd_from_nanos(cost).encode()))
         if exchange.wire.wraps:
             out = exchange.wire.wrap(out, _figures(exchange, choice, account))
         await exchange.answer(200, answer_headers, out)
@@ -358,6 +324,8 @@ class Attempts:
             account.close("cancelled", used, disconnected=why == "disconnect")
         if why == "disconnect":
             raise ClientGone
+        if why == "outrun":
+            account.tell_outrun()
         return None
 
     async def _out_of_time(self, choice: Choice, account: Account, relay: StreamRelay | None) -> Failure:
@@ -414,7 +382,7 @@ class Attempts:
         return origin
 
 
-async def _off_loop[Result](size: int, work: Callable[..., Result], *arguments: Any) -> Result:
+async def off_loop[Result](size: int, work: Callable[..., Result], *arguments: Any) -> Result:
     """The work's result. On megabytes it takes its time, so there a thread does it, beside the other requests."""
     if size <= SMALL:
         return work(*arguments)
@@ -428,7 +396,7 @@ def _figures(exchange: Exchange, choice: Choice, account: Account) -> Figures:
         model=model.name,
         provider=choice.target.provider.name,
         estimated_nanos=estimate_cost(account.intent.input_estimate, asked_limit(exchange), model),
-        cost_nanos=account.cost_nanos,
+        cost_nanos=exchange.cost_nanos(),
         reason=exchange.reason,
         usage=account.usage,
         decision_id=exchange.request_id,

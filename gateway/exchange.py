@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from gateway.body import Body
 from gateway.directives import Directives
@@ -14,20 +14,39 @@ from gateway.wire.base import WireFormat
 from tokenhub.core.chat import ChatCall
 from tokenhub.core.specs import KeySpec, Snapshot
 
+if TYPE_CHECKING:
+    from gateway.settle import Account
+    from gateway.stages import AnswerStage
+    from gateway.targets import Choice
+    from providers.adapters.base import Failure
+    from routing.engine.decide import Decision
+
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 _VALUES_KEPT = 1024
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
-Interruption = Literal["", "disconnect", "total"]
-"""Why the request's own task was cancelled by us; "" = it was not, or by somebody else (shutdown)."""
+Interruption = Literal["", "disconnect", "total", "outrun"]
+"""Why the request's own task was cancelled by us; "" = it was not, or by somebody else (shutdown). `outrun`: another attempt
+of the same request answered first."""
 
 
 @lru_cache(_VALUES_KEPT)
 def header_value(text: str) -> bytes:
     """A text as a header's value: what is foreign to one becomes a question mark."""
     return _CONTROL.sub(b"?", text.encode("latin-1", "replace"))
+
+
+class Tried:
+    """One attempt of a request: where it went, its account, and why it failed (None: it did not, or is under way)."""
+
+    __slots__ = ("account", "choice", "failure")
+
+    def __init__(self, choice: Choice, account: Account) -> None:
+        self.choice = choice
+        self.account = account
+        self.failure: Failure | None = None
 
 
 class Exchange:
@@ -39,6 +58,7 @@ class Exchange:
         "attempts",
         "began_at",
         "body",
+        "decision",
         "directives",
         "disconnected",
         "drain",
@@ -48,17 +68,21 @@ class Exchange:
         "key",
         "losses",
         "pin",
+        "purpose",
         "query",
+        "racing",
         "reason",
         "received_at",
         "request_id",
         "send",
         "sent_anything",
         "snapshot",
+        "stages",
         "started_at",
         "status",
         "stream",
         "task",
+        "tried",
         "upstream_seconds",
         "wire",
     )
@@ -84,6 +108,13 @@ class Exchange:
         self.asked = ""
         self.stream = False
         self.attempts = 0
+        self.tried: list[Tried] = []
+        """Every attempt that was opened, in their order, those of its children too."""
+        self.purpose = "request"
+        """What its attempts are for, as the ledger calls it."""
+        self.decision: Decision | None = None
+        self.stages: Sequence[AnswerStage] = ()
+        """What its answer goes through before the caller gets it."""
         self.reason = ""
         self.pin: tuple[bytes, float] | None = None
         """Under which name the target that serves this is remembered, and for how many seconds."""
@@ -93,6 +124,8 @@ class Exchange:
         self.disconnected = False
         self.drain = False
         self.finished = False
+        self.racing = False
+        """Whether another attempt may answer in this one's place: it sends nothing then before it has an answer."""
         self.upstream_seconds = 0.0
         self.interruption: Interruption = ""
 
@@ -109,11 +142,39 @@ class Exchange:
             headers.append((b"x-tokenhub-directives-ignored", ", ".join(self.directives.ignored).encode()))
         return headers
 
+    def child(self, send: Send, purpose: str) -> Exchange:
+        """Another exchange for the same request and key, with its own way of answering and its own task.
+
+        Its attempts are counted and accounted with this one's.
+        """
+        child = Exchange(self.wire, self.headers, self.query, send, self.request_id)
+        child.snapshot, child.key, child.body = self.snapshot, self.key, self.body
+        child.directives, child.stages, child.decision = self.directives, self.stages, self.decision
+        child.asked, child.stream, child.reason = self.asked, self.stream, self.reason
+        child.started_at, child.upstream_seconds = self.started_at, self.upstream_seconds
+        child.attempts, child.tried, child.purpose = self.attempts, self.tried, purpose
+        child._call, child.losses = self._call, self.losses
+        return child
+
+    def cost_nanos(self) -> int | None:
+        """What all its attempts so far cost, in nano-dollars; None where one of them has no price."""
+        total = 0
+        for one in self.tried:
+            cost = one.account.cost_nanos
+            if cost is None:
+                return None
+            total += cost
+        return total
+
     def get_call(self) -> ChatCall:
         """The request as a ChatCall, read once however many targets need it. Raises InvalidRequest."""
         if self._call is None:
             self._call = self.wire.read_call(self.body.data)
         return self._call
+
+    def forget_call(self) -> None:
+        """Drops what was read from a body that is another one now."""
+        self._call = None
 
     def interrupt(self, why: Interruption) -> None:
         """Cancels the request's task, once; whoever catches the cancellation reads why."""

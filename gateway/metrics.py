@@ -48,6 +48,10 @@ COUNTERS: Mapping[str, tuple[str, Labels]] = {
     "stream_events": ("Relayed stream events.", ("provider",)),
     "malformed_events": ("Stream events that could not be read.", ("provider",)),
     "client_disconnects": ("Callers that went away before their answer was complete.", ("operation",)),
+    "hedges": (
+        "Second attempts beside a slow first one: won, lost, or failed like it.",
+        ("provider", "result"),
+    ),
     "heartbeats": ("Heartbeats sent on slow streams.", ("provider",)),
     "journal_refusals": ("Requests refused since the journal could not be written.", ()),
 }

@@ -9,6 +9,7 @@ from gateway.body import SMALL, Body
 from gateway.directives import MARK, Directives, are_allowed, merge, strip_body, take_directives
 from gateway.exchange import Exchange
 from gateway.shaping import clamp_limit
+from gateway.stripped_answers import WithoutThoughts
 from providers.adapters.base import Operation
 
 DIRECTED: Final = frozenset(
@@ -26,6 +27,9 @@ _TURN: Final = 1024 * 1024
 """Bytes that are searched between two turns of the loop, in about half a millisecond."""
 
 
+_WITHOUT_THOUGHTS: Final = WithoutThoughts()
+
+
 async def open_request(exchange: Exchange) -> None:
     """Checks the body, and sets `exchange.body` to what may go on and `exchange.directives` to what was asked.
 
@@ -35,8 +39,15 @@ async def open_request(exchange: Exchange) -> None:
     marked = body.raw.find(MARK) >= 0 if len(body.raw) <= SMALL else await _holds_mark(body.raw)
     if wire.wraps:
         _open_envelope(exchange, marked=marked)
-        return
-    wire.check(body.data)
+    else:
+        wire.check(body.data)
+        await _take_directives(exchange, marked=marked)
+    if exchange.directives is not None and exchange.directives.strip_think:
+        exchange.stages = (_WITHOUT_THOUGHTS,)
+
+
+async def _take_directives(exchange: Exchange, *, marked: bool) -> None:
+    body, wire = exchange.body, exchange.wire
     if marked and wire.operation in DIRECTED and are_allowed(exchange.snapshot, exchange.key):
         if len(body.raw) <= SMALL:
             directives, body = strip_body(body, wire.operation)

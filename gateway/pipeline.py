@@ -9,13 +9,13 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from gateway.attempt import Attempts
 from gateway.authenticate import authenticate, check_scope
 from gateway.body import SMALL, BodyBudget, Booking, Receive, parse_body, read_body
 from gateway.config import GatewayConfig
 from gateway.departure import DepartureWatch
 from gateway.directives import MARK
 from gateway.exchange import Exchange
+from gateway.failover import Failover
 from gateway.features import NEEDS
 from gateway.metrics import Metrics
 from gateway.opening import open_request
@@ -42,7 +42,7 @@ class Pipeline:
         current: Current,
         journal: Journal,
         router: Router,
-        attempts: Attempts,
+        failover: Failover,
         metrics: Metrics,
         *,
         wall: Callable[[], float],
@@ -51,7 +51,7 @@ class Pipeline:
         self._config = config
         self._current = current
         self._journal = journal
-        self._attempts = attempts
+        self._failover = failover
         self._metrics = metrics
         self._wall = wall
         self._clock = clock
@@ -103,7 +103,7 @@ class Pipeline:
         exchange.asked = body["model"]
         operation = exchange.wire.operation
         exchange.stream = body.get("stream") is True and operation in _STREAMED
-        decision = self._router.route(exchange)
+        exchange.decision = decision = self._router.route(exchange)
         candidates = decision.candidates
         if operation is Operation.ANTHROPIC_COUNT_TOKENS and not _counts_itself(candidates[0]):
             await self._count_here(exchange)
@@ -113,7 +113,7 @@ class Pipeline:
         total = candidates[0].provider.timeouts.total
         timer = loop.call_later(total, exchange.interrupt, "total")
         try:
-            await self._attempts.serve(exchange, decision)
+            await self._failover.serve(exchange, decision)
         finally:
             timer.cancel()
             watch.stop()

@@ -48,6 +48,10 @@ class Side(ABC):
     def end(self) -> bytes:
         """The bytes that close a good stream."""
 
+    async def finish(self) -> bytes:
+        """The bytes that close a good stream, after whatever has to be waited for. Raises a TokenhubError to refuse it."""
+        return self.end()
+
 
 class NativeSide(Side):
     """The caller's own format: events pass as they are, less what was only sent because we asked for usage."""
@@ -131,6 +135,8 @@ class StreamRelay:
         self._most_held = min(MOST_HELD_BYTES, max_answer_bytes)
         self._seen = 0
         self.committed = False
+        self.refused = False
+        """Whether a stage of ours let the stream go no further, which says nothing of the provider."""
         self.broken: Failure | None = None
         """Why the stream broke off after it was committed: told to the caller, so no other attempt hears of it."""
 
@@ -140,6 +146,9 @@ class StreamRelay:
             whole = await self._pump(response)
         except (UpstreamFault, EventTooLarge) as fault:
             return await self.break_off(failure_of(fault, *self._deadline))
+        except TokenhubError as error:
+            await self._refuse(error)
+            return None
         failure = self._side.reading.failure
         if failure is not None:
             failure = mask_failure(failure, self._account.target.secret)
@@ -151,9 +160,24 @@ class StreamRelay:
             return await self.break_off(
                 Failure("transient", 502, "the provider's stream broke off", ours=True)
             )
-        await self._finish()
+        try:
+            end = await self._side.finish()
+        except TokenhubError as error:
+            await self._refuse(error)
+            return None
+        await self._finish(end)
         await _drain(response)
         return None
+
+    async def _refuse(self, error: TokenhubError) -> None:
+        """A stage lets the stream go no further: it was generated and is billed, and the caller is told why it ends."""
+        failure = Failure("fatal", error.status, error.message, code=error.code, ours=True)
+        self.refused = True
+        self.settle("truncated" if self._exchange.sent_anything else "completed", failure=failure)
+        if not self._exchange.sent_anything:
+            raise error
+        event = self._exchange.wire.error_event(error, self._exchange.request_id)
+        await self._exchange.write(event, more=False)
 
     async def _pump(self, response: UpstreamResponse) -> bool:
         """Relays until the end mark, an error event, or the upstream's end. Whether the stream was whole."""
@@ -280,8 +304,8 @@ class StreamRelay:
             disconnected=disconnected or self._exchange.disconnected,
         )
 
-    async def _finish(self) -> None:
-        self._held.append(self._side.end())
+    async def _finish(self, end: bytes) -> None:
+        self._held.append(end)
         self.settle("completed")
         if self._trailer is not None:
             self._held.append(self._trailer())

@@ -134,6 +134,7 @@ class Ledger:
             price_version=price.version if price is not None else "",
             price_rates=price.rates if price is not None else None,
             input_estimate=estimate_input_tokens(exchange),
+            purpose=exchange.purpose,
         )
         try:
             self.journal.intent(intent)
@@ -180,6 +181,11 @@ class Account:
         self.may_cost = False
         """Whether the provider may bill this call: from the moment it is sent until it answers with an error."""
 
+    @property
+    def closed(self) -> bool:
+        """Whether its final is written."""
+        return self._closed
+
     def note_sent(self) -> None:
         """The request goes out."""
         self.may_cost = True
@@ -207,6 +213,12 @@ class Account:
         health.worked(now)
         if self.intent.streamed and self.first_content_at:
             health.streamed(self.usage.output_total, now - self.first_content_at, now)
+
+    def tell_outrun(self) -> None:
+        """Another attempt answered first: this one's target is at least as slow as it has been waited for."""
+        if self.health is not None and not self.first_content_at:
+            now = self._ledger.clock()
+            self.health.outrun(now - self.opened_at, now)
 
     def estimate_unanswered(self) -> Usage:
         """What a call used that ends without an answer: nothing if it was never sent, refused, or of a kind that is free."""

@@ -6,22 +6,34 @@ written anew.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 
+from gateway.body import SMALL
 from gateway.exchange import Exchange
 from gateway.json_places import Path, find_places, splice
 from gateway.relay import Side
+from gateway.settle import Account
 from gateway.shaping import ThinkStripper, strip_thoughts
 from providers.adapters.base import Operation
 from tokenhub.core.sse import Event, EventReader, format_event
 
 
-def strips_thoughts(exchange: Exchange) -> bool:
-    """Whether the caller wants the answer without thoughts."""
-    return exchange.directives is not None and exchange.directives.strip_think
+class WithoutThoughts:
+    """The stage that strips thoughts."""
+
+    async def whole(self, exchange: Exchange, account: Account, answer: bytes) -> bytes:
+        """The answer without the thoughts at the beginning of its texts."""
+        if len(answer) <= SMALL:
+            return strip_answer(exchange.wire.operation, answer)
+        return await asyncio.to_thread(strip_answer, exchange.wire.operation, answer)
+
+    def side(self, exchange: Exchange, side: Side) -> Side:
+        """The stream likewise."""
+        return StrippedSide(side, exchange.wire.operation)
 
 
 def strip_answer(operation: Operation, body: bytes) -> bytes:
@@ -82,7 +94,14 @@ class StrippedSide(Side):
 
     def end(self) -> bytes:
         """The inner side's end, after what was held of a stream that told no reason for its end."""
-        end = self._strip(self._inner.end())
+        return self._end(self._inner.end())
+
+    async def finish(self) -> bytes:
+        """The same, once the inner side has finished."""
+        return self._end(await self._inner.finish())
+
+    def _end(self, given: bytes) -> bytes:
+        end = self._strip(given)
         held = b""
         for index, stripper in self._strippers.items():
             if self._last and (text := stripper.finish()):

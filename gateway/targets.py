@@ -107,6 +107,16 @@ class TargetPicker:
                 return choice
         return None
 
+    def find_beside(self, choice: Choice) -> Choice | None:
+        """Another target for the same request while an attempt at `choice` is under way; None where none is healthy."""
+        self._tried_endpoints.add(choice.target.endpoint.id)
+        for candidate in self._candidates:
+            if self._is_open(candidate.model):
+                found = self._choose(candidate, healthy_only=True)
+                if found is not None:
+                    return found
+        return None
+
     def _find_among(self, candidates: Sequence[Candidate]) -> Choice | None:
         for healthy_only in (True, False):
             for candidate in candidates:

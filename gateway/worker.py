@@ -11,9 +11,11 @@ from collections.abc import Callable
 
 import msgspec
 
-from gateway.attempt import Attempts, Upstreams
+from gateway.attempt import Dispatcher, Upstreams
 from gateway.config import GatewayConfig
+from gateway.failover import Failover
 from gateway.health import HealthBoard
+from gateway.inner import InnerCalls
 from gateway.metrics import Metrics, SharedCounts
 from gateway.pipeline import Pipeline
 from gateway.probes import watch_resting
@@ -63,19 +65,19 @@ class Worker:
         self.network = make_upstream(config)
         simulated = InProcessProviders(key=os.urandom(32), now=wall)
         router = Router(self.board, wall=wall, clock=clock, rng=rng)
-        attempts = Attempts(
+        dispatcher = Dispatcher(
             Upstreams(self.network, simulated),
             self.ledger,
             self.board,
-            keyring,
-            router,
             clock=clock,
-            rng=rng,
-            max_attempts=config.max_attempts,
             max_answer_bytes=config.max_answer_bytes,
         )
+        self.failover = Failover(
+            dispatcher, self.board, keyring, router, self.metrics, rng=rng, max_attempts=config.max_attempts
+        )
+        self.inner = InnerCalls(self.failover)
         self.pipeline = Pipeline(
-            config, current, journal, router, attempts, self.metrics, wall=wall, clock=clock
+            config, current, journal, router, self.failover, self.metrics, wall=wall, clock=clock
         )
         list_adapters()  # Imported now, not within the first request.
         self._configuration_error = configuration_error
@@ -160,6 +162,7 @@ class Worker:
             {credential.id for credential in credentials} | versions,
             set(snapshot.model_by_id),
         )
+        self.failover.hedges.keep_only(snapshot.policy_by_name)
         self._keyring.keep_only(snapshot)
 
     async def _leave_counts(self, shared: SharedCounts) -> None:

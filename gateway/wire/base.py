@@ -51,6 +51,11 @@ class WireFormat(ABC):
     wraps: ClassVar[bool] = False
     """Whether requests and answers stand in an envelope: then `unwrap`, `wrap` and `final_event` are there."""
 
+    @property
+    def bare(self) -> WireFormat:
+        """The format of what stands in the envelope; its own where there is none."""
+        return self
+
     def unwrap(self, body: Mapping[str, Any]) -> tuple[dict[str, Any], Directives]:
         """The request that an envelope holds, and what it asks besides. Raises InvalidRequest with the path."""
         raise ValueError(f"{self.operation} has no envelope")

@@ -123,6 +123,11 @@ class Envelope(WireFormat):
     wraps: ClassVar[bool] = True
     _chat: ClassVar[OpenAIChat] = OpenAIChat()
 
+    @property
+    def bare(self) -> WireFormat:
+        """OpenAI's chat."""
+        return self._chat
+
     def unwrap(self, body: Mapping[str, Any]) -> tuple[dict[str, Any], Directives]:
         """The chat as a body of OpenAI's, and what the envelope asks besides. Raises InvalidRequest with the path."""
         outer = Fields(body, "")

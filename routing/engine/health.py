@@ -99,6 +99,11 @@ class TargetHealth:
         if waited is not None and waited > self.ttft:
             self._measure_ttft(waited, now)
 
+    def outrun(self, waited: float, now: float) -> None:
+        """An attempt was given up after it `waited` so long, since another one had answered: it can only look slower by it."""
+        if waited > self.ttft:
+            self._measure_ttft(waited, now)
+
     def worked(self, now: float) -> None:
         """An attempt was answered."""
         if self.failure:
