@@ -132,13 +132,13 @@ class Dispatcher:
         inbound = Inbound(exchange.headers, exchange.query)
         if operation in adapter.native:
             body = exchange.body.edited(adapter.edits(target, operation, exchange.body.data))
-            exchange.losses = ()
+            exchange.losses = exchange.dropped
             return Prepared(
                 adapter.request(target, operation, body, inbound, stream=exchange.stream), operation, True
             )
         call = exchange.get_call()
         upstream_operation, body, losses = adapter.encode_chat(call, target)
-        exchange.losses = call.losses.names() + losses.names()
+        exchange.losses = exchange.dropped + call.losses.names() + losses.names()
         wire = adapter.request(target, upstream_operation, body, Inbound({}), stream=exchange.stream)
         return Prepared(wire, upstream_operation, False)
 

@@ -62,6 +62,7 @@ class Exchange:
         "directives",
         "disconnected",
         "drain",
+        "dropped",
         "finished",
         "headers",
         "interruption",
@@ -119,6 +120,8 @@ class Exchange:
         self.pin: tuple[bytes, float] | None = None
         """Under which name the target that serves this is remembered, and for how many seconds."""
         self.losses: tuple[str, ...] = ()
+        self.dropped: tuple[str, ...] = ()
+        """What was taken out of the request before it was put in any target's format."""
         self.status = 0
         self.sent_anything = False
         self.disconnected = False
@@ -153,7 +156,7 @@ class Exchange:
         child.asked, child.stream, child.reason = self.asked, self.stream, self.reason
         child.started_at, child.upstream_seconds = self.started_at, self.upstream_seconds
         child.attempts, child.tried, child.purpose = self.attempts, self.tried, purpose
-        child._call, child.losses = self._call, self.losses
+        child._call, child.losses, child.dropped = self._call, self.losses, self.dropped
         return child
 
     def cost_nanos(self) -> int | None:
@@ -171,6 +174,10 @@ class Exchange:
         if self._call is None:
             self._call = self.wire.read_call(self.body.data)
         return self._call
+
+    def take_call(self, call: ChatCall) -> None:
+        """Another call in the place of the one that was read."""
+        self._call = call
 
     def forget_call(self) -> None:
         """Drops what was read from a body that is another one now."""

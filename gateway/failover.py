@@ -19,13 +19,32 @@ from gateway.outcome import refuse
 from gateway.race import Race
 from gateway.routing import Router, name_sticky
 from gateway.targets import Choice, TargetPicker
-from providers.adapters.base import Failure
+from gateway.thoughts import strip_body, strip_call
+from providers.adapters.base import Failure, Operation
 from routing.engine.breaker import RetryBudget
 from routing.engine.decide import Decision
 from routing.engine.hedge import HedgeBudgets, find_delay
 from tokenhub.core.errors import InvalidRequest
 from tokenhub.core.policies import PolicySpec
 from vault.keyring import Keyring
+
+
+def _drop_thoughts(exchange: Exchange) -> bool:
+    """Takes the thoughts out of the request; False where it has none. The answer's headers tell of it."""
+    if exchange.wire.operation in (Operation.ANTHROPIC_MESSAGES, Operation.ANTHROPIC_COUNT_TOKENS):
+        stripped = strip_body(exchange.body)
+        if stripped is None:
+            return False
+        exchange.body, exchange.dropped = stripped
+        exchange.forget_call()
+    else:
+        call = strip_call(exchange.get_call())
+        if call is None:
+            return False
+        exchange.take_call(call[0])
+        exchange.dropped = call[1]
+    exchange.reason += ";thoughts_dropped"
+    return True
 
 
 class Failover:
@@ -90,6 +109,9 @@ class Failover:
                 return
             if exchange.disconnected:
                 raise ClientGone  # It was drained for its usage alone; another attempt would be paid for nobody.
+            of_thoughts = any(failure.of_thoughts for _, failure in failed)
+            if of_thoughts and not exchange.dropped and _drop_thoughts(exchange):
+                continue  # The same target again: nothing speaks against it.
             failures += failed
             if not all(failure.retry_elsewhere for _, failure in failed):
                 break

@@ -105,13 +105,13 @@ class Race:
                 racer.task.cancel()
         if running := self._list_running():
             await asyncio.wait(running)
+        for racer in self._racers:
+            _settled(racer)
 
     def _collect(self) -> Result:
         failures: list[tuple[Choice, Failure]] = []
         for racer in self._racers:
-            if racer.task.cancelled() or (self._winner is not None and racer is not self._winner):
-                if not racer.task.cancelled():
-                    racer.task.exception()  # Asked for, so that it is not reported as lost: its account tells of it.
+            if not _settled(racer) or (self._winner is not None and racer is not self._winner):
                 continue
             failure = racer.task.result()  # Raises what the attempt raised.
             if failure is None:
@@ -125,3 +125,11 @@ class Race:
         exchange.losses = child.losses
         exchange.began_at, exchange.received_at = child.began_at, child.received_at
         exchange.upstream_seconds = child.upstream_seconds
+
+
+def _settled(racer: _Racer) -> bool:
+    """Whether its attempt came to an end of its own. What a cancelled one raised stands in its account, and is nobody's error."""
+    if racer.task.cancelled():
+        return False
+    racer.task.exception()
+    return True

@@ -63,6 +63,13 @@ _CONTEXT = (
     "exceeds the available context size",
     "maximum context length",
 )
+_THOUGHTS = (
+    "`signature` in `thinking`",
+    "thinking.signature",
+    "expected `thinking` or `redacted_thinking`",
+    "`data` in `redacted_thinking`",
+    "blocks in the latest assistant message cannot be modified",
+)
 _CREDIT = ("credit balance is too low", "spend limit", "billing")
 _CONTENT = ("content filtering policy", "blocked by content filter", "violates our usage policy")
 
@@ -75,7 +82,16 @@ def classify_response(status: int, headers: Mapping[bytes, bytes], body: bytes) 
     told = _STATUSES.get(kind_name, 502) if status < 400 else status
     kind = _decide(told, kind_name, message, headers.get(b"x-should-retry", b""))
     wait = read_retry_after(headers) if kind in ("rate_limited", "transient") else None
-    return Failure(kind, told, message[:MAX_MESSAGE_CHARACTERS], wait, kind_name, _text(error, "param"))
+    lower = message.lower() if kind == "fatal" and told == 400 else ""
+    return Failure(
+        kind,
+        told,
+        message[:MAX_MESSAGE_CHARACTERS],
+        wait,
+        kind_name,
+        _text(error, "param"),
+        of_thoughts=any(words in lower for words in _THOUGHTS),
+    )
 
 
 def classify_event(data: bytes) -> Failure:

@@ -61,6 +61,8 @@ class Failure:
     param: str = ""
     ours: bool = False
     """Whether the message is the gateway's own. A provider's may quote the prompt, and so is never stored."""
+    of_thoughts: bool = False
+    """Whether it refuses the thoughts that the request brings, which another provider signed: it may serve without them."""
 
     @property
     def retry_elsewhere(self) -> bool:

@@ -228,6 +228,20 @@ def thinks(request: Json) -> bool:
     return isinstance(thinking, Mapping) and thinking.get("type") in ("enabled", "adaptive")
 
 
+def _check_open_turn(messages: list[Json]) -> None:
+    """With thinking on, a turn that called tools must begin with the thoughts that led to the calls."""
+    results = any(block["type"] == "tool_result" for block in messages[-1]["content"])
+    if not results or len(messages) < 2:
+        return
+    kind = messages[-2]["content"][0]["type"]
+    if messages[-2]["role"] == "assistant" and kind not in ("thinking", "redacted_thinking"):
+        raise refuse(
+            f"messages.{len(messages) - 2}.content.0.type: Expected `thinking` or `redacted_thinking`, but found `{kind}`. "
+            "When `thinking` is enabled, a final `assistant` message must start with a thinking block (preceeding the lastmost "
+            "set of `tool_use` and `tool_result` blocks)."
+        )
+
+
 def _check_thinking(call: Call, messages: list[Json]) -> None:
     request = call.request
     thinking: Any = request.get("thinking")
@@ -246,6 +260,7 @@ def _check_thinking(call: Call, messages: list[Json]) -> None:
             raise refuse("thinking.enabled.budget_tokens: Input should be greater than or equal to 1024")
         if request.get("max_tokens", budget + 1) <= budget:
             raise refuse("`max_tokens` must be greater than `thinking.budget_tokens`.")
+        _check_open_turn(messages)
     if request.get("temperature", 1) != 1:
         raise refuse("`temperature` may only be set to 1 when thinking is enabled.")
     if (request.get("tool_choice") or {}).get("type") in ("any", "tool"):

@@ -193,13 +193,21 @@ def test_thinking_comes_signed_and_goes_back_in_the_next_turns(
 
 
 @signing_model
-def test_a_forged_signature_is_refused_by_the_vendor(client: anthropic.Anthropic, model: str) -> None:
+def test_thoughts_that_the_vendor_did_not_sign_are_left_out_and_told(
+    client: anthropic.Anthropic, accounts: Accounts, model: str
+) -> None:
     forged = {"type": "thinking", "thinking": "I think so.", "signature": base64.b64encode(b"no").decode()}
-    messages = [*says("Hello."), {"role": "assistant", "content": [forged, {"type": "text", "text": "Hi."}]}]
-    with pytest.raises(anthropic.BadRequestError, match="signature"):
-        client.messages.create(
-            model=model, max_tokens=4000, thinking=THINKING, messages=[*messages, *says("Go on.")]
-        )
+    messages: Any = [
+        *says("Hello."),
+        {"role": "assistant", "content": [forged, {"type": "text", "text": "Hi."}]},
+        *says("Go on."),
+    ]
+    answer = client.messages.with_raw_response.create(
+        model=model, max_tokens=4000, thinking=THINKING, messages=messages
+    )
+    assert answer.headers["x-tokenhub-translation"] == "dropped:messages.thinking"
+    assert answer.parse().stop_reason == "end_turn"
+    assert [row["outcome"] for row in accounts.rows(2)] == ["failed", "completed"]
 
 
 def test_thinking_asked_of_a_vendor_of_the_other_format_answers_and_goes_on(
