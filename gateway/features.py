@@ -26,6 +26,7 @@ KINDS: Mapping[Operation, str] = {operation: next(iter(needs)) for operation, ne
 
 _IMAGES = frozenset({"image_url", "image"})
 _MINUTES_OF_WEEK = 7 * 1440
+_PER_REQUEST = "x-anthropic-billing-header"
 _MONDAY = 4 * 1440
 """The Unix epoch was a Thursday."""
 
@@ -70,17 +71,38 @@ def read_output_limit(body: Mapping[str, Any]) -> int:
 def name_conversation(body: Mapping[str, Any]) -> str:
     """What the turns of one conversation have in common: its system prompt, and its messages up to the first of the user.
 
-    "" where there are no messages.
+    Clients write the same text as a string or as parts, and move their marks for the cache from turn to turn: neither makes it
+    another conversation. "" where there are no messages.
     """
     messages = body.get("messages")
     if type(messages) is not list or not messages:
         return ""
-    start = []
+    start = [_list_contents(body.get("system"))]
     for message in messages[:8]:
-        start.append(message)
-        if type(message) is dict and message.get("role") == "user":
+        if type(message) is not dict:
+            continue
+        start.append(_list_contents(message.get("content")))
+        if message.get("role") == "user":
             break
-    return msgspec.json.encode([body.get("system"), start])[:65536].decode("utf-8", "replace")
+    return msgspec.json.encode(start)[:65536].decode("utf-8", "replace")
+
+
+def _list_contents(content: Any) -> list[Any]:
+    """The texts and other parts of a content, without what is no part of what it says."""
+    if type(content) is not list:
+        return [content]
+    contents: list[Any] = []
+    for part in content:
+        if type(part) is not dict:
+            contents.append(part)
+        elif part.get("type") == "text":
+            text = part.get("text")
+            # Claude Code's first block counts its requests.
+            if not (type(text) is str and text.startswith(_PER_REQUEST)):
+                contents.append(text)
+        else:
+            contents.append({name: value for name, value in part.items() if name != "cache_control"})
+    return contents
 
 
 def list_tags(headers: Mapping[bytes, bytes]) -> frozenset[str]:

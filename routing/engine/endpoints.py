@@ -8,8 +8,10 @@ from math import ceil, log
 
 from tokenhub.core.specs import EndpointSpec
 
-CROWDED = 1.25
-"""So much more than its share of what is in flight may a conversation's endpoint have before another one is taken."""
+CROWDED = 1.5
+FEW = 4
+"""A conversation's endpoint is left for another one when it has CROWDED times its share of what is in flight, and FEW more: a turn
+that goes elsewhere costs its whole prompt, and a short queue costs next to nothing."""
 
 
 def choose_endpoint(
@@ -37,7 +39,7 @@ def choose_endpoint(
         for endpoint, count in sorted(
             zip(open_ones, counts, strict=True), key=lambda one: _distance(sticky, one[0])
         ):
-            if count < ceil(shared * endpoint.weight):
+            if count < ceil(shared * endpoint.weight) + FEW:
                 return endpoint
     loads = [(count + 1) / endpoint.weight for endpoint, count in zip(open_ones, counts, strict=True)]
     least = min(loads)

@@ -89,7 +89,9 @@ async def running_gateway(
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await (stream_socket if scope["type"] == "websocket" else gateway)(scope, receive, send)
 
-    listener = socket.create_server(("127.0.0.1", 0))
+    # asyncio sends small writes at once only on sockets that say they are TCP; else each answer waits 40 ms for an ACK.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
     server = uvicorn.Server(
         uvicorn.Config(
             application,
