@@ -69,7 +69,7 @@ class Seen:
 async def run_drill(
     drill: Fault, folder: Path, *, rate: float, steady: float, faulty: float, back: float = 40.0
 ) -> Seen:
-    """Requests at `rate` a second: for `steady` seconds, for `faulty` with the fault, until it is taken again or for `back` at most."""
+    """Requests at `rate` a second: `steady` seconds, `faulty` with the fault, then until it is taken again, `back` at most."""
     seen = Seen()
     async with AsyncExitStack() as stack:
         mocks = {
