@@ -42,6 +42,8 @@ class Kept:
     plan: Plan
     health: list[TargetHealth]
     sticky_by: StickyBy
+    lone: Decision | None
+    """The decision for every request that asks for nothing more, where there is only one candidate: it is tried, rest or not."""
 
 
 class Router:
@@ -72,6 +74,9 @@ class Router:
         kept = self._find_plan(exchange, features, policy)
         plan = kept.plan
         ask = self._ask(exchange, kept)
+        if ask is _PLAIN and kept.lone is not None:
+            exchange.reason = plan.reason
+            return kept.lone
         self._board.refresh_rests(plan.candidates)
         decision = decide(plan, ask, kept.health, self._clock(), self._rng)
         exchange.reason = describe_reason(decision) if ask is not _PLAIN else plan.reason
@@ -118,7 +123,9 @@ class Router:
                 sticky_by: StickyBy = policy.affinity.by
             else:
                 sticky_by = alias.sticky_by if alias is not None else "request"
-            kept = self._plans[key] = Kept(plan, self._board.list_health(plan.candidates), sticky_by)
+            lone = Decision(plan, _PLAIN, (0,), {}) if len(plan.candidates) == 1 else None
+            health = self._board.list_health(plan.candidates)
+            kept = self._plans[key] = Kept(plan, health, sticky_by, lone)
         return kept
 
     def _ask(self, exchange: Exchange, kept: Kept) -> Ask:
