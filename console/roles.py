@@ -40,7 +40,7 @@ CATALOGUE = (
 )
 TENANTS = ("access.team", "access.project", "access.apikey")
 USAGE = ("usage.usagerecord", "usage.price")
-RUNNING = ("snapshots.configrevision", "snapshots.workerstatus")
+RUNNING = ("snapshots.configrevision", "snapshots.workerstatus", "routing.decisionrecord")
 
 VAULT_ACTIONS = frozenset({"vault.manage_vault", "vault.unlock_vault", "vault.view_vault"})
 """What is done with the vault itself. A permission that no model declares yet is given once one does."""

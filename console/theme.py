@@ -41,6 +41,7 @@ SIDEBAR: list[dict[str, Any]] = [
         "items": [
             {"title": "Overview", "icon": "dashboard", "link": reverse_lazy("admin:index")},
             _entry("Requests", "receipt_long", "usage.usagerecord"),
+            _entry("Decisions", "fork_right", "routing.decisionrecord"),
             _entry("Workers", "memory", "snapshots.workerstatus"),
             _entry("Revisions", "history", "snapshots.configrevision"),
         ],

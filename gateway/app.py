@@ -32,9 +32,12 @@ from tokenhub.core.errors import (
     NotFound,
     TokenhubError,
 )
+from tokenhub.core.specs import KeySpec, Snapshot
 
 Scope = dict[str, Any]
 MODELS = "/v1/models"
+DECISIONS = "/v1/decisions/"
+FindDecision = Callable[[str, str], Awaitable[bytes | None]]
 PATHS = ("/healthz", "/readyz", "/metrics")
 """Paths outside `/v1` that the gateway answers too."""
 
@@ -58,20 +61,26 @@ _logger = logging.getLogger("tokenhub.gateway")
 
 
 class Gateway:
-    """Serves `/v1/*` and the health pages. `extra_metrics` gives the control plane's part of `/metrics`."""
+    """Serves `/v1/*` and the health pages. `extra_metrics` gives the control plane's part of `/metrics`.
+
+    `find_decision` gives the kept decision of a request that was made with a key: JSON by request and key id, None for none.
+    """
 
     def __init__(
         self,
         worker: Worker,
         shared: SharedCounts,
         extra_metrics: Callable[[], Awaitable[bytes]] | None = None,
+        find_decision: FindDecision | None = None,
     ) -> None:
         self._worker = worker
         self._shared = shared
         self._extra_metrics = extra_metrics
+        self._find_decision = find_decision
         self._wires: Mapping[str, WireFormat] = {path: wire() for path, wire in CONSUMER_PATHS.items()}
         self._default_wire = self._wires["/v1/chat/completions"]
         self._anthropic_wire = self._wires["/v1/messages"]
+        self._problem_wire = self._wires["/v1/chat"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One HTTP request."""
@@ -89,6 +98,7 @@ class Gateway:
         request_id = "req_" + worker.ledger.new_id()
         exchange = Exchange(wire, dict(scope["headers"]), scope["query_string"], send, request_id)
         began = worker.clock()
+        refused: TokenhubError | None = None
         try:
             if scope["method"] != "POST":
                 raise MethodNotAllowed(f"{scope['path']} takes POST, not {scope['method']}")
@@ -97,6 +107,7 @@ class Gateway:
         except ClientGone:
             exchange.status = CLIENT_CLOSED
         except TokenhubError as error:
+            refused = error
             await _send_error(exchange, error)
         except asyncio.CancelledError:
             why = exchange.take_interruption()
@@ -117,17 +128,20 @@ class Gateway:
             metrics, operation = worker.metrics, wire.operation.value
             metrics.add("requests", (operation, str(exchange.status)))
             metrics.observe("request_seconds", (operation,), worker.clock() - began)
+            worker.decisions.note(exchange, refused)
             if exchange.began_at:
                 metrics.observe("overhead_seconds", (operation,), exchange.began_at - exchange.started_at)
 
     async def _look_up(self, path: str, scope: Scope, send: Send) -> None:
-        """The model list, one model, or no such path."""
+        """The model list, one model, a decision, or no such path."""
         worker = self._worker
         headers = dict(scope["headers"])
         wire = self._anthropic_wire if b"anthropic-version" in headers else self._default_wire
+        if path.startswith(DECISIONS):
+            wire = self._problem_wire
         exchange = Exchange(wire, headers, scope["query_string"], send, "req_" + worker.ledger.new_id())
         try:
-            if path != MODELS and not path.startswith(MODELS + "/"):
+            if path != MODELS and not path.startswith((MODELS + "/", DECISIONS)):
                 raise NotFound(
                     f"no such path: {path[:200]}", hint="see /admin/v1/docs and the README for what is served"
                 )
@@ -138,13 +152,7 @@ class Gateway:
             key = authenticate(
                 snapshot, headers, exchange.query, peppers=worker.config.peppers, now=worker.wall()
             )
-            check_scope(key, "models")
-            name = path[len(MODELS) + 1 :]
-            body = (
-                get_model(snapshot, key, headers, name)
-                if name
-                else list_models(snapshot, key, headers, exchange.query)
-            )
+            body = await self._find(path, snapshot, key, headers, exchange.query)
             answer_headers: Headers = [
                 (b"content-type", b"application/json"),
                 *exchange.identity(),
@@ -153,7 +161,27 @@ class Gateway:
             await exchange.answer(200, answer_headers, b"" if scope["method"] == "HEAD" else body)
         except TokenhubError as error:
             await _send_error(exchange, error)
-        worker.metrics.add("requests", ("models", str(exchange.status)))
+        kind = "decisions" if wire is self._problem_wire else "models"
+        worker.metrics.add("requests", (kind, str(exchange.status)))
+
+    async def _find(
+        self, path: str, snapshot: Snapshot, key: KeySpec, headers: Mapping[bytes, bytes], query: bytes
+    ) -> bytes:
+        """What is looked up, as JSON. Raises PermissionDenied, NotFound."""
+        if path.startswith(DECISIONS):
+            # Whoever may ask for an answer may ask why it came from where it did.
+            found = None
+            if self._find_decision is not None:
+                found = await self._find_decision(path[len(DECISIONS) :][:100], key.id)
+            if found is None:
+                raise NotFound(
+                    "no decision is kept of a request of this key with this id",
+                    hint="a decision is there within two seconds; above a rate only some are kept, and not for ever",
+                )
+            return found
+        check_scope(key, "models")
+        name = path[len(MODELS) + 1 :]
+        return get_model(snapshot, key, headers, name) if name else list_models(snapshot, key, headers, query)
 
     async def _operate(self, path: str, scope: Scope, send: Send) -> None:
         if scope["method"] not in ("GET", "HEAD"):

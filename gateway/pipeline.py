@@ -103,7 +103,7 @@ class Pipeline:
         exchange.asked = body["model"]
         operation = exchange.wire.operation
         exchange.stream = body.get("stream") is True and operation in _STREAMED
-        exchange.decision = decision = self._router.route(exchange)
+        decision = self._router.route(exchange)
         candidates = decision.candidates
         if operation is Operation.ANTHROPIC_COUNT_TOKENS and not _counts_itself(candidates[0]):
             await self._count_here(exchange)

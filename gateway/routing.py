@@ -20,6 +20,7 @@ from gateway.features import (
 )
 from gateway.health import HealthBoard
 from gateway.settle import estimate_input_tokens
+from routing.engine.asking import NO_WISHES, Wishes, make_ask
 from routing.engine.conditions import Circumstances, choose_policy
 from routing.engine.decide import Ask, Decision, decide
 from routing.engine.explain import describe_reason, list_refusals
@@ -27,11 +28,10 @@ from routing.engine.health import TargetHealth
 from routing.engine.pins import Pins, name_pin
 from routing.engine.plan import Features, Plan, make_plan, nothing_eligible
 from routing.engine.resolve import AUTO
-from tokenhub.core.policies import MODES, BoundsSpec, PolicySpec, StickyBy, Strategy
+from tokenhub.core.policies import PolicySpec, StickyBy
 from tokenhub.core.specs import Snapshot
 
 PLANS_KEPT = 4096
-NOTHING_TOLD = Directives()
 _PLAIN = Ask()
 
 
@@ -75,10 +75,10 @@ class Router:
         plan = kept.plan
         ask = self._ask(exchange, kept)
         if ask is _PLAIN and kept.lone is not None:
-            exchange.reason = plan.reason
+            exchange.reason, exchange.decision = plan.reason, kept.lone
             return kept.lone
         self._board.refresh_rests(plan.candidates)
-        decision = decide(plan, ask, kept.health, self._clock(), self._rng)
+        exchange.decision = decision = decide(plan, ask, kept.health, self._clock(), self._rng)
         exchange.reason = describe_reason(decision) if ask is not _PLAIN else plan.reason
         if not decision.order:
             raise nothing_eligible(exchange.asked, list_refusals(decision))
@@ -147,22 +147,11 @@ class Router:
                 sticky=sticky,
                 turn=self._turn,
             )
-        bounds = policy.bounds if policy is not None else BoundsSpec()
-        weights = policy.weights or MODES[policy.mode] if policy is not None else MODES["normal"]
-        strategy: Strategy = policy.strategy if policy is not None else "score"
-        if told is None:
-            told = NOTHING_TOLD
-        elif told.mode is not None:
-            # Who names a mode wants its score, whatever else the policy orders by.
-            weights, strategy = MODES[told.mode], "score"
-        return Ask(
-            input_tokens=told.input_tokens or estimate_input_tokens(exchange),
+        return make_ask(
+            plan,
+            NO_WISHES if told is None else _read_wishes(told),
+            input_tokens=estimate_input_tokens(exchange),
             max_output_tokens=read_output_limit(body),
-            strategy=strategy,
-            weights=weights,
-            min_weight=told.min_weight,
-            max_cost_nanos=_tighter(bounds.max_cost_nanos, told.budget_nanos),
-            max_latency_ms=_tighter(bounds.max_latency_ms, told.latency_ms),
             sticky=sticky,
             pinned=pinned,
             turn=self._turn,
@@ -189,9 +178,8 @@ def _wishes(told: Directives) -> bool:
     return bool(told.mode or told.min_weight or told.budget_nanos or told.latency_ms)
 
 
-def _tighter(one: int, other: int) -> int:
-    """The lower of two bounds of which 0 is none: a request may bind itself more than its policy does, not less."""
-    return min(one, other) if one and other else one or other
+def _read_wishes(told: Directives) -> Wishes:
+    return Wishes(told.mode, told.min_weight, told.budget_nanos, told.latency_ms, told.input_tokens)
 
 
 def _read_sticky(exchange: Exchange, by: StickyBy) -> str:

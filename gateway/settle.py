@@ -152,6 +152,7 @@ class Account:
         "_ledger",
         "cost_nanos",
         "events",
+        "final",
         "first_content_at",
         "health",
         "intent",
@@ -173,6 +174,8 @@ class Account:
         self.usage: Usage = NOTHING_USED
         self.cost_nanos: int | None = 0
         self.events = 0
+        self.final: AttemptFinal | None = None
+        """What was written at its end."""
         self.first_content_at = 0.0
         self.health: TargetHealth | None = None
         self.served_model = ""
@@ -247,26 +250,25 @@ class Account:
         self.cost_nanos = price_counts(counts, target.model.price)
         duration = ledger.clock() - self.opened_at
         first = self.first_content_at - self.opened_at if self.first_content_at else -0.001
-        ledger.journal.final(
-            AttemptFinal(
-                attempt_id=self.intent.attempt_id,
-                outcome=outcome,
-                ended_at=ledger.wall(),
-                usage=usage,
-                cost_nanos=self.cost_nanos,
-                status=status,
-                error_class=error_class,
-                error_detail=mask_text(error_detail, secret)[:300],
-                finish_reason=mask_text(finish_reason, secret)[:100],
-                duration_ms=int(duration * 1000),
-                first_token_ms=int(first * 1000),
-                relayed_events=self.events,
-                client_disconnected=disconnected,
-                upstream_request_id=mask_text(self.upstream_request_id, secret)[:100],
-                served_model=mask_text(self.served_model, secret)[:200],
-                translated=self.translated,
-            )
+        self.final = final = AttemptFinal(
+            attempt_id=self.intent.attempt_id,
+            outcome=outcome,
+            ended_at=ledger.wall(),
+            usage=usage,
+            cost_nanos=self.cost_nanos,
+            status=status,
+            error_class=error_class,
+            error_detail=mask_text(error_detail, secret)[:300],
+            finish_reason=mask_text(finish_reason, secret)[:100],
+            duration_ms=int(duration * 1000),
+            first_token_ms=int(first * 1000),
+            relayed_events=self.events,
+            client_disconnected=disconnected,
+            upstream_request_id=mask_text(self.upstream_request_id, secret)[:100],
+            served_model=mask_text(self.served_model, secret)[:200],
+            translated=self.translated,
         )
+        ledger.journal.final(final)
         self._count(outcome, error_class, first, counts)
 
     def _count(self, outcome: Outcome, error_class: str, first: float, counts: Mapping[str, int]) -> None:

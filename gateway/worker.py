@@ -13,6 +13,7 @@ import msgspec
 
 from gateway.attempt import Dispatcher, Upstreams
 from gateway.config import GatewayConfig
+from gateway.decisions import DecisionLog
 from gateway.failover import Failover
 from gateway.health import HealthBoard
 from gateway.inner import InnerCalls
@@ -61,6 +62,7 @@ class Worker:
         self.clock = clock
         self.metrics = Metrics()
         self.board = HealthBoard(clock)
+        self.decisions = DecisionLog(config.decisions_per_second, wall=wall, clock=clock)
         self.ledger = Ledger(journal, self.metrics, wall, clock)
         self.network = make_upstream(config)
         simulated = InProcessProviders(key=os.urandom(32), now=wall)
@@ -140,6 +142,7 @@ class Worker:
     def gauged_metrics(self) -> Metrics:
         """The counts with the gauges of this moment."""
         snapshot = self.current.find()
+        self.metrics.counters["decisions_dropped"][()] = self.decisions.dropped
         unlocked = self._keyring.vault_state == "unlocked"
         self.metrics.gauges.update(
             vault_unlocked=unlocked,

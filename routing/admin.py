@@ -9,12 +9,13 @@ from django.db.models import Prefetch, QuerySet
 from django.http import HttpRequest
 
 from routing import actions
+from routing.decision_pages import DecisionRecordAdmin
 from routing.models import Alias, AliasTarget
 from routing.policy_pages import PolicyAdmin
 from tokenhub.control.actors import Actor
 from tokenhub.control.admin import Inline, ModelAdmin
 
-__all__ = ["AliasAdmin", "PolicyAdmin", "TargetInline"]
+__all__ = ["AliasAdmin", "DecisionRecordAdmin", "PolicyAdmin", "TargetInline"]
 
 
 class TargetInline(Inline):

@@ -163,3 +163,27 @@ class PolicyVersion(models.Model):
 
     def __str__(self) -> str:
         return f"version {self.number}"
+
+
+class DecisionRecord(models.Model):
+    """Why one request went where it did, as the data plane kept it. Sampled: not every request has one."""
+
+    request_id = models.CharField(max_length=64, unique=True)
+    at = models.DateTimeField(db_index=True)
+    key_id = models.CharField(max_length=64)
+    team = models.CharField(max_length=200, blank=True)
+    project = models.CharField(max_length=200, blank=True)
+    asked = models.CharField(max_length=200)
+    policy = models.CharField(max_length=100, blank=True)
+    provider = models.CharField(max_length=200, blank=True)
+    model = models.CharField(max_length=200, blank=True)
+    status = models.PositiveSmallIntegerField()
+    attempts = models.PositiveSmallIntegerField()
+    document = models.JSONField(help_text="As `gateway.decisions` writes it.")
+
+    class Meta:
+        ordering = ["-at", "-id"]
+        verbose_name = "decision"
+
+    def __str__(self) -> str:
+        return self.request_id

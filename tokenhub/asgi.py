@@ -34,6 +34,7 @@ from gateway.config import GatewayConfig  # noqa: E402
 from gateway.metrics import SharedCounts  # noqa: E402
 from gateway.websocket import StreamSocket  # noqa: E402
 from gateway.worker import Worker  # noqa: E402
+from routing.decision_store import DecisionWriter, answer_decision  # noqa: E402
 from snapshots.subscribe import Subscriber  # noqa: E402
 from tokenhub.bounded_body import BoundedBody  # noqa: E402
 from tokenhub.core.current import current  # noqa: E402
@@ -122,18 +123,22 @@ class DataPlane:
             cluster=_cluster_key(options),
             headless=list_headless(os.environ, VAULT_KEY, options.vault_key_file, find_kms()),
         )
+        decisions = DecisionWriter(
+            self._worker.decisions.take, days=options.decisions_days, most=options.decisions_most
+        )
         for name, run in (
             ("subscriber", subscriber.run),
             ("drainer", self._drainer.run),
             ("vault", agent.run),
             ("audit", tell_head_once),
+            ("decisions", decisions.run),
         ):
             thread = threading.Thread(target=run, args=(self._stop,), name=f"tokenhub-{name}", daemon=True)
             thread.start()
             self._threads.append(thread)
         # A worker that is replaced while its peers are unlocked must not answer with `vault_locked` first.
         await asyncio.to_thread(agent.settled.wait, SETTLE_SECONDS)
-        self.gateway = Gateway(self._worker, shared, _django_metrics)
+        self.gateway = Gateway(self._worker, shared, _django_metrics, _find_decision)
         self.socket = StreamSocket(self.gateway, self._worker)
         _spare_the_collector()
 
@@ -213,6 +218,7 @@ def _gateway_config(options: TokenhubSettings, instance: str) -> GatewayConfig:
         body_timeout=options.body_timeout,
         upstream_client=options.upstream_client,
         private_origins=options.allow_private_origins,
+        decisions_per_second=options.decisions_per_second,
         metrics_token=options.metrics_token,
         metrics_allow=options.metrics_allow,
     )
@@ -228,6 +234,10 @@ def _cluster_key(options: TokenhubSettings) -> ClusterKey | None:
 async def _django_metrics() -> bytes:
     """Django's own metrics, of every worker where prometheus_client's multiprocess folder is set."""
     return await asyncio.to_thread(_collect_django_metrics)
+
+
+async def _find_decision(request_id: str, key_id: str) -> bytes | None:
+    return await asyncio.to_thread(answer_decision, request_id, key_id)
 
 
 def _collect_django_metrics() -> bytes:

@@ -64,6 +64,15 @@ class TokenhubSettings:
     shutdown_grace_seconds: float = _option(
         values.seconds(0, 3600), 30.0, "seconds that running requests get to end after SIGTERM"
     )
+    decisions_per_second: int = _option(
+        values.integer(0, 10_000),
+        20,
+        "routing decisions that a worker keeps a second, and as many that failed",
+    )
+    decisions_days: int = _option(values.integer(1, 3650), 14, "days that routing decisions are kept")
+    decisions_most: int = _option(
+        values.integer(100, 100_000_000), 200_000, "routing decisions that are kept at most"
+    )
     trusted_proxies: tuple[str, ...] = _option(
         values.addresses, (), "addresses of proxies whose X-Forwarded-* headers are believed"
     )

@@ -18,6 +18,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import ChoicesDropdownFilter, RangeDateTimeFilter, TextFilter
 
+from routing.decision_store import find_decision
+from routing.decision_words import describe_decision
 from tokenhub.control import display
 from tokenhub.control.admin import ReadOnlyAdmin
 from usage.models import Price, UsageRecord
@@ -189,8 +191,16 @@ class UsageRecordAdmin(ReadOnlyAdmin):
             attempts=attempts,
             first=attempts[0],
             totals=total_up(rows),
+            decision=self._find_decision(request, request_id),
             list_url=reverse("admin:usage_usagerecord_changelist"),
         )
+
+    def _find_decision(self, request: HttpRequest, request_id: str) -> dict[str, Any] | None:
+        """Why it went where it did, for those who may see it; None where that is not kept."""
+        if not request.user.has_perm("routing.view_decisionrecord"):
+            return None
+        row = find_decision(request_id)
+        return None if row is None else describe_decision(row.document)
 
 
 @admin.register(Price)

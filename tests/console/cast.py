@@ -16,7 +16,7 @@ from providers import actions as providers
 from providers.models import Endpoint, Model, Provider
 from routing import actions as routing
 from routing import policy_actions
-from routing.models import Alias, Policy
+from routing.models import Alias, DecisionRecord, Policy
 from snapshots.models import ConfigRevision, WorkerStatus
 from tokenhub.control.actors import Actor
 from usage.actions import set_price
@@ -116,6 +116,79 @@ def an_attempt_unsaved(request: int, **fields: Any) -> UsageRecord:
     return UsageRecord(**{**defaults, **fields})
 
 
+def a_decision(request: int, **fields: Any) -> DecisionRecord:
+    """A kept decision: two candidates by score and one that is too small, one attempt."""
+    document = {
+        "operation": "openai.chat",
+        "streamed": False,
+        "revision": 1,
+        "status": 200,
+        "cost_nanos": 1_000_000,
+        "reason": "policy=night@3;score;context",
+        "policy": {"name": "night", "version": 3},
+        "strategy": "score",
+        "weights": {"cost": 0.25, "latency": 0.25, "failure": 0.25, "weight": 0.25},
+        "request": {"input_tokens": 1200, "output_tokens": 0, "max_output_tokens": 500},
+        "candidates": [
+            {
+                "provider": "acme",
+                "model": name,
+                "weight": 5 + place,
+                "order": place,
+                "expected_cost_nanos": 2_500_000 * (place + 1),
+                "expected_latency_ms": 850.5 * (place + 1),
+                "failure": 0.0,
+                "score": 0.1 + 0.4 * place,
+            }
+            for place, name in enumerate(("acme-large", "acme-huge"))
+        ]
+        + [
+            {
+                "provider": "acme",
+                "model": "acme-small",
+                "weight": 2,
+                "order": None,
+                "refused": {"rule": "context", "reason": "needs 1880 tokens, has 1000"},
+            }
+        ],
+        "left_out": [
+            {"provider": "other", "model": "blind", "rule": "capability", "reason": "it lacks vision"}
+        ],
+        "resting": 0,
+        "directives": {"mode": "normal"},
+        "directives_ignored": ["colour"],
+        "attempts": [
+            {
+                "number": 1,
+                "purpose": "request",
+                "provider": "acme",
+                "model": "acme-large",
+                "endpoint": "https://api.acme.example:443",
+                "credential": "main",
+                "outcome": "completed",
+                "upstream_status": 200,
+                "duration_ms": 1500,
+                "first_token_ms": 300,
+                "cost_nanos": 1_000_000,
+            }
+        ],
+    }
+    defaults: dict[str, Any] = {
+        "request_id": f"request-{request}",
+        "at": NOON,
+        "key_id": "key000000001",
+        "team": "acme",
+        "asked": "auto",
+        "policy": "night@3",
+        "provider": "acme",
+        "model": "acme-large",
+        "status": 200,
+        "attempts": 1,
+        "document": document,
+    }
+    return DecisionRecord.objects.create(**{**defaults, **fields})
+
+
 def a_worker(number: int, **fields: Any) -> WorkerStatus:
     """A worker's report."""
     defaults: dict[str, Any] = {"pid": number, "host": "host", "revision": 1, "seen_at": NOON}
@@ -173,6 +246,7 @@ def sample_ids() -> dict[str, str]:
         ApiKey,
         AdminToken,
         AuditEntry,
+        DecisionRecord,
         UsageRecord,
         Price,
         ConfigRevision,

@@ -11,7 +11,7 @@ from django.test import Client
 
 from providers.models import Endpoint
 from snapshots.models import ConfigRevision
-from tests.console.cast import NOON, Cast, a_cast, a_person, a_worker, an_attempt, sample_ids
+from tests.console.cast import NOON, Cast, a_cast, a_decision, a_person, a_worker, an_attempt, sample_ids
 from usage.appendonly import open_ledger_door
 from usage.models import Price, UsageRecord
 
@@ -21,6 +21,7 @@ def cast(db: None) -> Cast:
     """One of everything, an attempt and a worker with it."""
     made = a_cast()
     an_attempt(1)
+    a_decision(1)
     a_worker(1)
     Group.objects.create(name="finance")
     return made
@@ -56,6 +57,7 @@ def session(transactional_db: None) -> Iterator[str]:
     """A superuser's session, on an installation with one of everything, whose ledger is taken out through its door."""
     a_cast()
     an_attempt(1)
+    a_decision(1)
     a_worker(1, error='fails <b x-data="x">')
     client = Client()
     client.force_login(a_person("superuser"))

@@ -34,6 +34,7 @@ API_MODELS = {
     "aliases": "routing.alias",
     "policies": "routing.policy",
     "model-groups": "access.modelgroup",
+    "decisions": "routing.decisionrecord",
     "teams": "access.team",
     "projects": "access.project",
     "api-keys": "access.apikey",

@@ -25,6 +25,7 @@ LISTS = (
     "vault/auditentry",
     "routing/alias",
     "routing/policy",
+    "routing/decisionrecord",
     "access/modelgroup",
     "access/team",
     "access/project",

@@ -42,6 +42,7 @@ READ_ONLY = {
     "snapshots.configrevision",
     "snapshots.workerstatus",
     "vault.auditentry",
+    "routing.decisionrecord",
 }
 """Nobody adds to, changes or deletes these on the pages."""
 
@@ -84,6 +85,7 @@ PAGES: dict[str, set[str]] = {
     "vault/rotate-data-key/": on("vault.vault", "manage"),
     "vault/rotate-root/": on("vault.vault", "manage"),
     "usage/usagerecord/request/<request_id>/": on("usage.usagerecord", "view"),
+    "routing/decisionrecord/request/<request_id>/": on("routing.decisionrecord", "view"),
     "vault/auditentry/verify/": on("vault.auditentry", "view"),
     "vault/auditentry/export/csv/": on("vault.auditentry", "view", "export"),
     "vault/auditentry/export/jsonl/": on("vault.auditentry", "view", "export"),

@@ -17,6 +17,7 @@ from access.api import AdminTokenViewSet, ApiKeyViewSet, ProjectViewSet, TeamVie
 from access.group_api import ModelGroupViewSet
 from providers.api import EndpointViewSet, ModelViewSet, ProviderViewSet
 from routing.api import AliasViewSet
+from routing.decision_api import DecisionViewSet
 from routing.policy_api import PolicyViewSet
 from snapshots.api import PublishView, RevisionViewSet, WorkerViewSet
 from tokenhub.control.api import ControlView
@@ -34,6 +35,7 @@ router.register("models", ModelViewSet)
 router.register("prices", PriceViewSet)
 router.register("aliases", AliasViewSet)
 router.register("policies", PolicyViewSet)
+router.register("decisions", DecisionViewSet)
 router.register("model-groups", ModelGroupViewSet)
 router.register("teams", TeamViewSet)
 router.register("projects", ProjectViewSet)
