@@ -42,6 +42,12 @@ SIDEBAR: list[dict[str, Any]] = [
             {"title": "Overview", "icon": "dashboard", "link": reverse_lazy("admin:index")},
             _entry("Requests", "receipt_long", "usage.usagerecord"),
             _entry("Decisions", "fork_right", "routing.decisionrecord"),
+            {
+                "title": "Simulator",
+                "icon": "science",
+                "link": reverse_lazy("simulator"),
+                "permission": _may_view("routing.view_policy"),
+            },
             _entry("Workers", "memory", "snapshots.workerstatus"),
             _entry("Revisions", "history", "snapshots.configrevision"),
         ],

@@ -47,9 +47,17 @@ class DecisionLog:
     `wall` gives Unix, `clock` monotonic seconds. Noting is for the loop, taking for one thread.
     """
 
-    def __init__(self, per_second: float, *, wall: Callable[[], float], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        per_second: float,
+        *,
+        wall: Callable[[], float],
+        clock: Callable[[], float],
+        most_waiting: int = MOST_WAITING,
+    ) -> None:
         self._wall = wall
         self._clock = clock
+        self._most_waiting = most_waiting
         self._quiet = _Rate(per_second)
         self._eventful = _Rate(per_second)
         self._waiting: deque[KeptDecision] = deque()
@@ -64,7 +72,7 @@ class DecisionLog:
         rate = self._quiet if exchange.status < 400 and len(exchange.tried) == 1 else self._eventful
         if not rate.take(self._clock()):
             return
-        if len(self._waiting) >= MOST_WAITING:
+        if len(self._waiting) >= self._most_waiting:
             self.dropped += 1
             return
         self._waiting.append(self._keep(exchange, error))

@@ -20,14 +20,13 @@ from gateway.features import (
 )
 from gateway.health import HealthBoard
 from gateway.settle import estimate_input_tokens
-from routing.engine.asking import NO_WISHES, Wishes, make_ask
+from routing.engine.asking import NO_WISHES, Wishes, is_scored, make_ask
 from routing.engine.conditions import Circumstances, choose_policy
 from routing.engine.decide import Ask, Decision, decide
 from routing.engine.explain import describe_reason, list_refusals
 from routing.engine.health import TargetHealth
 from routing.engine.pins import Pins, name_pin
 from routing.engine.plan import Features, Plan, make_plan, nothing_eligible
-from routing.engine.resolve import AUTO
 from tokenhub.core.policies import PolicySpec, StickyBy
 from tokenhub.core.specs import Snapshot
 
@@ -131,9 +130,8 @@ class Router:
     def _ask(self, exchange: Exchange, kept: Kept) -> Ask:
         """The request's own figures and wishes; of one that has none, and whose plan needs none, always the same object."""
         plan, body = kept.plan, exchange.body.data
-        policy = plan.policy
-        told = exchange.directives
-        scored = policy is not None or exchange.asked in AUTO or (told is not None and _wishes(told))
+        wishes = NO_WISHES if exchange.directives is None else _read_wishes(exchange.directives)
+        scored = is_scored(plan.policy, exchange.asked, wishes)
         if not scored and kept.sticky_by == "request" and len(plan.candidates) == 1:
             return _PLAIN
         self._turn += 1
@@ -149,7 +147,7 @@ class Router:
             )
         return make_ask(
             plan,
-            NO_WISHES if told is None else _read_wishes(told),
+            wishes,
             input_tokens=estimate_input_tokens(exchange),
             max_output_tokens=read_output_limit(body),
             sticky=sticky,
@@ -171,11 +169,6 @@ class Router:
         exchange.pin = (name, policy.affinity.seconds)
         pin = self.pins.find(name, self._clock())
         return sticky, "" if pin is None else pin.model_id
-
-
-def _wishes(told: Directives) -> bool:
-    """Whether directives say anything that decides where a request goes."""
-    return bool(told.mode or told.min_weight or told.budget_nanos or told.latency_ms)
 
 
 def _read_wishes(told: Directives) -> Wishes:

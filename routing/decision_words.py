@@ -22,6 +22,7 @@ def describe_decision(document: Mapping[str, Any]) -> dict[str, Any]:
                 **one,
                 "place": None if one.get("order") is None else one["order"] + 1,
                 "refusal": f"{refused['rule']}: {refused['reason']}" if refused else "",
+                "failures": None if one.get("failure") is None else f"{100 * one['failure']:.0f} %",
                 # The best one's bar is full.
                 "share": None if score is None else _share(score, best, worst),
             }

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from routing.engine.decide import Ask
 from routing.engine.plan import Plan
-from tokenhub.core.policies import MODES, BoundsSpec, Mode, Strategy
+from routing.engine.resolve import AUTO
+from tokenhub.core.policies import MODES, BoundsSpec, Mode, PolicySpec, Strategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,15 @@ class Wishes:
 
 
 NO_WISHES = Wishes()
+
+
+def is_scored(policy: PolicySpec | None, asked: str, wishes: Wishes) -> bool:
+    """Whether a request's candidates are weighed against each other; else they are tried in their own order."""
+    return (
+        policy is not None
+        or asked in AUTO
+        or bool(wishes.mode or wishes.min_weight or wishes.budget_nanos or wishes.latency_ms)
+    )
 
 
 def make_ask(

@@ -87,3 +87,24 @@ def test_a_directive_decides_and_never_reaches_the_provider(tmp_path: Path) -> N
         log = service.log_path.read_text()
         assert "@@tokenhub" not in log
         assert "say hello" not in log
+
+
+def test_a_decision_is_told_to_its_key_and_to_operators(tmp_path: Path) -> None:
+    with Service(tmp_path / "service", workers=2) as service, service.admin() as admin:
+        answer = ask(service, text="@@tokenhub mode=cheap\nsay hello")
+        request_id = answer.headers["x-tokenhub-request-id"]
+        head = {"authorization": f"Bearer {service.key}"}
+        url = f"{service.url}/v1/decisions/{request_id}"
+        found = service.until(
+            lambda: httpx.get(url, headers=head, timeout=10), lambda got: got.status_code == 200
+        )
+        told = found.json()
+        assert told["reason"] == answer.headers["x-tokenhub-reason"]
+        assert {one["model"] for one in told["candidates"]} >= {"sim-small", "sim-large"}
+        assert told["attempts"][0]["model"] == answer.headers["x-tokenhub-model"]
+        assert "say hello" not in found.text
+        [row] = admin.request("GET", f"decisions?request_id={request_id}").json()["results"]
+        assert row["document"]["attempts"] == told["attempts"]
+        simulated = admin.request("POST", "routing/simulate", json={"model": "auto", "mode": "cheap"}).json()
+        assert simulated["winner"]["model"] == answer.headers["x-tokenhub-model"]
+        assert httpx.get(f"{service.url}/v1/decisions/req_unknown", headers=head).status_code == 404

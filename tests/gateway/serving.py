@@ -11,7 +11,7 @@ from typing import Any
 
 import uvicorn
 
-from gateway.app import Gateway
+from gateway.app import FindDecision, Gateway
 from gateway.config import GatewayConfig
 from gateway.metrics import SharedCounts
 from gateway.websocket import StreamSocket
@@ -71,7 +71,12 @@ def credential_variables(snapshot: Snapshot) -> dict[str, str]:
 
 @asynccontextmanager
 async def running_gateway(
-    snapshot: Snapshot, folder: Path, *, configuration_error: str = "", **options: Any
+    snapshot: Snapshot,
+    folder: Path,
+    *,
+    configuration_error: str = "",
+    find_decision: FindDecision | None = None,
+    **options: Any,
 ) -> AsyncIterator[RunningGateway]:
     """A gateway in force with this snapshot. Its providers' credential `TOKENHUB_CRED_TESTS` is `CREDENTIAL`, for their origins."""
     current = Current()
@@ -83,7 +88,7 @@ async def running_gateway(
     keyring = Keyring(credential_variables(snapshot), folder)
     worker = Worker(config, current, journal, keyring, configuration_error=lambda: configuration_error)
     shared = SharedCounts(folder / "metrics", "tests")
-    gateway = Gateway(worker, shared)
+    gateway = Gateway(worker, shared, find_decision=find_decision)
     stream_socket = StreamSocket(gateway, worker)
 
     async def application(scope: Any, receive: Any, send: Any) -> None:

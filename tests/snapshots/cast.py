@@ -28,9 +28,10 @@ def make_provider(
     return provider
 
 
-def make_model(name: str, provider: Provider | None = None) -> Model:
+def make_model(name: str, provider: Provider | None = None, **fields: Any) -> Model:
     """One model, at a provider of its own unless one is given."""
-    return create_model(OPERATOR, provider=provider or make_provider(f"of-{name}", models=()), name=name)
+    provider = provider or make_provider(f"of-{name}", models=())
+    return create_model(OPERATOR, provider=provider, name=name, **fields)
 
 
 def make_key(name: str = "app", **fields: Any) -> tuple[ApiKey, str]:
