@@ -242,3 +242,18 @@ class AdminToken(models.Model):
         """Whether the token is good at `now`: not revoked, not expired, its user still active."""
         alive = self.revoked_at is None and (self.expires_at is None or self.expires_at > now)
         return alive and (self.user is None or self.user.is_active)
+
+
+class IdempotentAnswer(models.Model):
+    """A claim on an idempotency key, and the answer that the first request with it got. Digests and sealed bytes only."""
+
+    name = models.CharField(max_length=64, primary_key=True)
+    fingerprint = models.CharField(max_length=64)
+    owner = models.CharField(max_length=64)
+    done = models.BooleanField(default=False)
+    lease_until = models.DateTimeField()
+    expires_at = models.DateTimeField(db_index=True)
+    sealed = models.BinaryField(default=bytes)
+
+    def __str__(self) -> str:
+        return self.name[:8]

@@ -21,6 +21,7 @@ class GatewayConfig:
     max_answer_bytes: int = 64_000_000
     max_attempts: int = 6
     max_drains: int = 64
+    idempotency_wait: float = 600.0
     decisions_per_second: float = 20.0
     upstream_client: str = "http1"
     private_origins: PrivateOrigins = field(default_factory=PrivateOrigins)

@@ -53,6 +53,7 @@ COUNTERS: Mapping[str, tuple[str, Labels]] = {
         ("provider", "result"),
     ),
     "heartbeats": ("Heartbeats sent on slow streams.", ("provider",)),
+    "idempotent_replays": ("Answers given again for an Idempotency-Key.", ("operation",)),
     "decisions_dropped": ("Routing decisions that found too many waiting to be stored.", ()),
     "journal_refusals": ("Requests refused since the journal could not be written.", ()),
 }

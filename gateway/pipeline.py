@@ -17,6 +17,7 @@ from gateway.directives import MARK
 from gateway.exchange import Exchange
 from gateway.failover import Failover
 from gateway.features import NEEDS
+from gateway.idempotency import HEADER, Idempotency
 from gateway.metrics import Metrics
 from gateway.opening import open_request
 from gateway.routing import Router
@@ -43,6 +44,7 @@ class Pipeline:
         journal: Journal,
         router: Router,
         failover: Failover,
+        idempotency: Idempotency,
         metrics: Metrics,
         *,
         wall: Callable[[], float],
@@ -52,6 +54,7 @@ class Pipeline:
         self._current = current
         self._journal = journal
         self._failover = failover
+        self._idempotency = idempotency
         self._metrics = metrics
         self._wall = wall
         self._clock = clock
@@ -103,8 +106,16 @@ class Pipeline:
         exchange.asked = body["model"]
         operation = exchange.wire.operation
         exchange.stream = body.get("stream") is True and operation in _STREAMED
+        if HEADER in exchange.headers:
+            go_on = partial(self._dispatch, exchange, receive)
+            await self._idempotency.serve(exchange, go_on, self._config.idempotency_wait)
+        else:
+            await self._dispatch(exchange, receive)
+
+    async def _dispatch(self, exchange: Exchange, receive: Receive) -> None:
+        """Routes the request and has it answered."""
         decision = self._router.route(exchange)
-        candidates = decision.candidates
+        candidates, operation = decision.candidates, exchange.wire.operation
         if operation is Operation.ANTHROPIC_COUNT_TOKENS and not _counts_itself(candidates[0]):
             await self._count_here(exchange)
             return

@@ -16,6 +16,7 @@ from gateway.config import GatewayConfig
 from gateway.decisions import DecisionLog
 from gateway.failover import Failover
 from gateway.health import HealthBoard
+from gateway.idempotency import Idempotency, IdempotencyStore
 from gateway.inner import InnerCalls
 from gateway.metrics import Metrics, SharedCounts
 from gateway.pipeline import Pipeline
@@ -51,6 +52,7 @@ class Worker:
         keyring: Keyring,
         *,
         configuration_error: Callable[[], str] = lambda: "",
+        idempotency: IdempotencyStore | None = None,
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         rng: Callable[[], float] = random.random,
@@ -79,7 +81,15 @@ class Worker:
         )
         self.inner = InnerCalls(self.failover)
         self.pipeline = Pipeline(
-            config, current, journal, router, self.failover, self.metrics, wall=wall, clock=clock
+            config,
+            current,
+            journal,
+            router,
+            self.failover,
+            Idempotency(idempotency, _newest_pepper(config), self.metrics),
+            self.metrics,
+            wall=wall,
+            clock=clock,
         )
         list_adapters()  # Imported now, not within the first request.
         self._configuration_error = configuration_error
@@ -174,6 +184,11 @@ class Worker:
             dumped = self.gauged_metrics().dump()
             with contextlib.suppress(OSError):  # A full disk costs other workers a fresh count, nothing else.
                 await asyncio.to_thread(shared.leave, dumped)
+
+
+def _newest_pepper(config: GatewayConfig) -> bytes:
+    """Without a pepper no key can be checked, and so nothing be asked."""
+    return config.peppers[max(config.peppers)] if config.peppers else b""
 
 
 def needs_vault(snapshot: Snapshot) -> bool:

@@ -29,8 +29,10 @@ django.setup()
 from django.conf import settings  # noqa: E402 - Django must be set up before anything of its side is imported
 from django.db import connection  # noqa: E402
 
+from access.idempotency import AnswerStore  # noqa: E402
 from gateway.app import CONSUMER_PATHS, PATHS, Gateway  # noqa: E402
 from gateway.config import GatewayConfig  # noqa: E402
+from gateway.idempotency import Claim, StoreUnavailable  # noqa: E402
 from gateway.metrics import SharedCounts  # noqa: E402
 from gateway.websocket import StreamSocket  # noqa: E402
 from gateway.worker import Worker  # noqa: E402
@@ -109,6 +111,7 @@ class DataPlane:
             self._journal,
             keyring,
             configuration_error=lambda: subscriber.public_error,
+            idempotency=AnswerStore(Claim, StoreUnavailable, hours=options.idempotency_hours),
         )
         snapshot = await asyncio.to_thread(subscriber.load_initial)
         if snapshot is not None:

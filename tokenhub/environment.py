@@ -64,6 +64,9 @@ class TokenhubSettings:
     shutdown_grace_seconds: float = _option(
         values.seconds(0, 3600), 30.0, "seconds that running requests get to end after SIGTERM"
     )
+    idempotency_hours: int = _option(
+        values.integer(1, 24 * 30), 24, "hours that an Idempotency-Key's answer is kept"
+    )
     decisions_per_second: int = _option(
         values.integer(0, 10_000),
         20,

@@ -13,6 +13,7 @@ import uvicorn
 
 from gateway.app import FindDecision, Gateway
 from gateway.config import GatewayConfig
+from gateway.idempotency import IdempotencyStore
 from gateway.metrics import SharedCounts
 from gateway.websocket import StreamSocket
 from gateway.worker import Worker
@@ -76,6 +77,7 @@ async def running_gateway(
     *,
     configuration_error: str = "",
     find_decision: FindDecision | None = None,
+    idempotency: IdempotencyStore | None = None,
     **options: Any,
 ) -> AsyncIterator[RunningGateway]:
     """A gateway in force with this snapshot. Its providers' credential `TOKENHUB_CRED_TESTS` is `CREDENTIAL`, for their origins."""
@@ -86,7 +88,14 @@ async def running_gateway(
     journal = Journal(journal_folder, instance="tests")
     config = GatewayConfig(data_dir=folder, peppers={1: PEPPER}, **options)
     keyring = Keyring(credential_variables(snapshot), folder)
-    worker = Worker(config, current, journal, keyring, configuration_error=lambda: configuration_error)
+    worker = Worker(
+        config,
+        current,
+        journal,
+        keyring,
+        configuration_error=lambda: configuration_error,
+        idempotency=idempotency,
+    )
     shared = SharedCounts(folder / "metrics", "tests")
     gateway = Gateway(worker, shared, find_decision=find_decision)
     stream_socket = StreamSocket(gateway, worker)

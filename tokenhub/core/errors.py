@@ -12,6 +12,8 @@ TokenhubError
 │   ├── MethodNotAllowed            405  method_not_allowed
 │   ├── RequestTimeout              408  request_timeout
 │   ├── Conflict                    409  conflict
+│   │   ├── IdempotencyConflict     409  idempotency_conflict
+│   │   └── IdempotencyRunning      409  idempotency_running
 │   ├── PayloadTooLarge             413  payload_too_large
 │   ├── UnsupportedMediaType        415  unsupported_media_type
 │   ├── NothingEligible             422  nothing_eligible
@@ -134,6 +136,19 @@ class Conflict(CallerError):
 
     code = "conflict"
     status = 409
+
+
+class IdempotencyConflict(Conflict):
+    """An Idempotency-Key came with another request than before, or what it stands for can't be told again."""
+
+    code = "idempotency_conflict"
+
+
+class IdempotencyRunning(Conflict):
+    """The first request with this Idempotency-Key is still under way."""
+
+    code = "idempotency_running"
+    retryable = True
 
 
 class PayloadTooLarge(CallerError):
