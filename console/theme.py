@@ -43,6 +43,12 @@ SIDEBAR: list[dict[str, Any]] = [
             _entry("Requests", "receipt_long", "usage.usagerecord"),
             _entry("Decisions", "fork_right", "routing.decisionrecord"),
             {
+                "title": "Health",
+                "icon": "monitor_heart",
+                "link": reverse_lazy("health"),
+                "permission": _may_view("providers.view_provider"),
+            },
+            {
                 "title": "Simulator",
                 "icon": "science",
                 "link": reverse_lazy("simulator"),

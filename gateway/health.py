@@ -6,8 +6,9 @@ Keyed by ids, so it outlives a new snapshot. Times are from a monotonic clock. H
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
-from routing.engine.breaker import Breaker
+from routing.engine.breaker import LONGEST_REST, LONGEST_RETRY_AFTER, Breaker
 from routing.engine.health import TargetHealth
 from routing.engine.plan import Candidate
 from tokenhub.core.specs import EndpointSpec, ModelSpec
@@ -24,6 +25,9 @@ class HealthBoard:
         self._endpoints: dict[str, Breaker] = {}
         self._credentials: dict[tuple[str, str], Breaker] = {}
         self._targets: dict[str, TargetHealth] = {}
+        self._told_endpoints: dict[str, float] = {}
+        self._told_credentials: dict[tuple[str, str], float] = {}
+        self._rested = False
 
     # --- attempts ------------------------------------------------------------------------------------------------------
 
@@ -63,16 +67,20 @@ class HealthBoard:
     def endpoint_usable(self, endpoint_id: str) -> bool:
         """Whether the endpoint does not rest, and nobody else is finding out whether it is back."""
         breaker = self._endpoints.get(endpoint_id)
-        return breaker is None or breaker.allows(self._clock())
+        if breaker is not None and not breaker.allows(self._clock()):
+            return False
+        return not self._told_endpoints or self._told_endpoints.get(endpoint_id, 0.0) <= self._clock()
 
     def endpoint_failed(self, endpoint_id: str) -> None:
         """It could not be reached or broke off: rests 1 s, then twice as long each time, up to 30 s."""
         self._endpoints.setdefault(endpoint_id, Breaker()).failed(self._clock())
 
     def endpoint_works(self, endpoint_id: str) -> None:
-        """It answered."""
+        """It answered, whatever others say of it."""
         if endpoint_id in self._endpoints:
             del self._endpoints[endpoint_id]
+        if self._told_endpoints:
+            self._told_endpoints.pop(endpoint_id, None)
 
     def endpoint_left(self, endpoint_id: str) -> None:
         """An attempt ended in a way that says nothing of the endpoint."""
@@ -111,13 +119,19 @@ class HealthBoard:
         return breaker is not None and breaker.until > self._clock()
 
     def _credential_rests_until(self, credential_id: str, model_id: str) -> float:
-        if not self._credentials:
+        if not self._credentials and not self._told_credentials:
             return 0.0
         whole, own = (
             self._credentials.get((credential_id, "")),
             self._credentials.get((credential_id, model_id)),
         )
-        return max(whole.until if whole is not None else 0.0, own.until if own is not None else 0.0)
+        told = self._told_credentials
+        return max(
+            whole.until if whole is not None else 0.0,
+            own.until if own is not None else 0.0,
+            told.get((credential_id, ""), 0.0),
+            told.get((credential_id, model_id), 0.0),
+        )
 
     # --- all together --------------------------------------------------------------------------------------------------
 
@@ -127,8 +141,11 @@ class HealthBoard:
 
     def refresh_rests(self, candidates: Iterable[Candidate]) -> None:
         """Writes into the measurements until when each candidate rests as a whole: all endpoints, or all credentials, do."""
-        if not self._endpoints and not self._credentials:
+        rests = self._endpoints or self._credentials or self._told_endpoints or self._told_credentials
+        if not rests and not self._rested:
             return
+        # Once more after the last one, so that what rested is awake again.
+        self._rested = bool(rests)
         for candidate in candidates:
             self.measure(candidate.model).rest_until = self._rests_until(candidate)
 
@@ -149,7 +166,62 @@ class HealthBoard:
 
     def _endpoint_rests_until(self, endpoint: EndpointSpec) -> float:
         breaker = self._endpoints.get(endpoint.id)
-        return breaker.until if breaker is not None else 0.0
+        own = breaker.until if breaker is not None else 0.0
+        return max(own, self._told_endpoints.get(endpoint.id, 0.0))
+
+    # --- between workers -----------------------------------------------------------------------------------------------
+
+    def report(self) -> dict[str, Any]:
+        """What this worker itself has seen, as JSON values: seconds that rests last yet, figures in seconds and shares.
+
+        What other workers told is not in it, so that nobody hears his own voice.
+        """
+        now = self._clock()
+        ids = {*self._endpoints, *self._in_flight}
+        endpoints = {
+            endpoint_id: {
+                "state": self.endpoint_state(endpoint_id)[0],
+                "rest": round(self.endpoint_state(endpoint_id)[1], 3),
+                "failures": self._endpoints[endpoint_id].failures if endpoint_id in self._endpoints else 0,
+                "in_flight": self.count_in_flight(endpoint_id),
+            }
+            for endpoint_id in ids
+        }
+        credentials = [
+            {"id": key[0], "model": key[1], "rest": round(breaker.until - now, 3)}
+            for key, breaker in self._credentials.items()
+            if breaker.until > now
+        ]
+        targets = {
+            model_id: {
+                "ttft": round(one.ttft, 4),
+                "seconds_per_token": round(one.seconds_per_token, 5),
+                "failure": round(one.failure, 4),
+                "in_flight": one.in_flight,
+            }
+            for model_id, one in self._targets.items()
+            if one.measured
+        }
+        return {"endpoints": endpoints, "credentials": credentials, "targets": targets}
+
+    def take_told(
+        self, endpoints: Iterable[tuple[str, float]], credentials: Iterable[tuple[str, str, float]]
+    ) -> None:
+        """What other workers say rests, and for how many seconds, in the place of what they said before.
+
+        It ends by itself like a rest of one's own, and opens nothing that this worker found closed.
+        """
+        now = self._clock()
+        told_endpoints: dict[str, float] = {}
+        for endpoint_id, seconds in endpoints:
+            until = now + min(seconds, LONGEST_REST)
+            told_endpoints[endpoint_id] = max(told_endpoints.get(endpoint_id, 0.0), until)
+        told_credentials: dict[tuple[str, str], float] = {}
+        for credential_id, model_id, seconds in credentials:
+            until = now + min(seconds, LONGEST_RETRY_AFTER)
+            key = credential_id, model_id
+            told_credentials[key] = max(told_credentials.get(key, 0.0), until)
+        self._told_endpoints, self._told_credentials = told_endpoints, told_credentials
 
     def forget_missing(self, endpoint_ids: set[str], credential_ids: set[str], model_ids: set[str]) -> None:
         """Drops what a new snapshot no longer has, so that the board stays bounded."""

@@ -187,3 +187,17 @@ class DecisionRecord(models.Model):
 
     def __str__(self) -> str:
         return self.request_id
+
+
+class HealthReport(models.Model):
+    """What one worker sees of endpoints, credentials and models, as `gateway.health` tells it. Kept while the worker lives."""
+
+    instance = models.CharField(max_length=200, primary_key=True)
+    at = models.DateTimeField(db_index=True)
+    rests = models.BooleanField(
+        default=False, help_text="Whether anything rests, which other workers want to know."
+    )
+    report = models.JSONField(default=dict)
+
+    def __str__(self) -> str:
+        return self.instance

@@ -37,6 +37,7 @@ from gateway.metrics import SharedCounts  # noqa: E402
 from gateway.websocket import StreamSocket  # noqa: E402
 from gateway.worker import Worker  # noqa: E402
 from routing.decision_store import DecisionWriter, answer_decision  # noqa: E402
+from routing.health_reports import HealthTeller, Report, Told  # noqa: E402
 from snapshots.subscribe import Subscriber  # noqa: E402
 from tokenhub.bounded_body import BoundedBody  # noqa: E402
 from tokenhub.core.current import current  # noqa: E402
@@ -62,6 +63,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 LAST_DRAIN_SECONDS = 10.0
 _SWITCH_SECONDS = 0.0005
+_LOOP_SECONDS = 2.0
 _YOUNG_OBJECTS = 20_000
 _YOUNG_COLLECTIONS = 20
 _logger = logging.getLogger("tokenhub.wiring")
@@ -95,6 +97,7 @@ class DataPlane:
         # The drainer and the subscriber are threads that compute; the loop must not wait 5 ms for its turn behind them.
         sys.setswitchinterval(_SWITCH_SECONDS)
         options = self._options
+        self._loop = asyncio.get_running_loop()
         host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:40] or "local"
         folder = options.data_dir / "journal"
         folder.mkdir(parents=True, exist_ok=True)
@@ -129,12 +132,14 @@ class DataPlane:
         decisions = DecisionWriter(
             self._worker.decisions.take, days=options.decisions_days, most=options.decisions_most
         )
+        health = HealthTeller(config.instance, self._report_health, self._take_told)
         for name, run in (
             ("subscriber", subscriber.run),
             ("drainer", self._drainer.run),
             ("vault", agent.run),
             ("audit", tell_head_once),
             ("decisions", decisions.run),
+            ("health", health.run),
         ):
             thread = threading.Thread(target=run, args=(self._stop,), name=f"tokenhub-{name}", daemon=True)
             thread.start()
@@ -144,6 +149,17 @@ class DataPlane:
         self.gateway = Gateway(self._worker, shared, _django_metrics, _find_decision)
         self.socket = StreamSocket(self.gateway, self._worker)
         _spare_the_collector()
+
+    def _report_health(self) -> Report:
+        """The board's report; the board belongs to the loop. Raises TimeoutError while the loop is busy or gone."""
+
+        async def ask() -> Report:
+            return self._worker.board.report()
+
+        return asyncio.run_coroutine_threadsafe(ask(), self._loop).result(_LOOP_SECONDS)
+
+    def _take_told(self, told: Told) -> None:
+        self._loop.call_soon_threadsafe(self._worker.board.take_told, told.endpoints, told.credentials)
 
     async def stop(self) -> None:
         """Ends it: nothing that was journalled is lost, and what the database takes now is in the ledger."""

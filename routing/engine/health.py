@@ -62,6 +62,11 @@ class TargetHealth:
         self._counts = [0] * _BUCKETS
         self._samples = 0
 
+    @property
+    def measured(self) -> bool:
+        """Whether any attempt has been measured, or is under way."""
+        return self._measured or self.in_flight > 0 or self.failure > 0
+
     def began(self, attempt: object, now: float) -> None:
         """An attempt was sent."""
         self.in_flight += 1

@@ -23,6 +23,7 @@ GATEWAY_MAY_USE = (
     "vault.places",
 )
 GATEWAY_LIBRARIES = {
+    "cryptography",
     "aiohttp",
     "httptools",
     "jsonschema_rs",
