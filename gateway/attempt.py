@@ -32,6 +32,7 @@ from gateway.upstream.seam import (
     UpstreamTimeout,
 )
 from gateway.wire.base import Figures
+from providers.adapters._retry_after import read_exhausted
 from providers.adapters.base import Failure, Inbound, Operation, WireRequest
 from tokenhub.core.errors import TokenhubError
 from tokenhub.core.money import usd_from_nanos
@@ -226,6 +227,10 @@ class Dispatcher:
             except UpstreamFault:
                 body = b""  # The status says enough; a refusal must not pass for a broken endpoint.
             return _close_failed(account, _classify(choice, response.status, headers, body))
+        exhausted = read_exhausted(headers)
+        if exhausted is not None:
+            # Known before the provider has to refuse: the next requests go elsewhere, if there is anywhere.
+            self._board.credential_limited(choice.credential.id, choice.candidate.model.id, exhausted)
         if headers.get(b"content-encoding", b"identity") not in (b"identity", b""):
             # We asked for none; relaying it would hide usage and errors from us.
             failure = Failure("transient", 502, "the provider sent an encoded body unasked", ours=True)

@@ -38,6 +38,38 @@ def read_retry_after(headers: Mapping[bytes, bytes], now: float | None = None) -
     return _read_resets(text, at)
 
 
+_REMAINING = (
+    b"x-ratelimit-remaining-requests",
+    b"x-ratelimit-remaining-tokens",
+    b"x-ratelimit-remaining",
+    b"anthropic-ratelimit-requests-remaining",
+    b"anthropic-ratelimit-tokens-remaining",
+    b"anthropic-ratelimit-input-tokens-remaining",
+    b"anthropic-ratelimit-output-tokens-remaining",
+)
+"""What is left of each limit, in the spellings of OpenAI and most others, and of Anthropic."""
+
+
+def read_exhausted(headers: Mapping[bytes, bytes]) -> float | None:
+    """Seconds until a limit is open again of which a good answer says that nothing is left; None where something is left.
+
+    Header names are in lower case. Most answers cost a few look-ups.
+    """
+    for name in _REMAINING:
+        if headers.get(name) == b"0":
+            break
+    else:
+        return None
+    text = {_decode(name): _decode(value) for name, value in headers.items()}
+    at = _read_time(text.get("date", ""))
+    waits = [
+        wait
+        for reset, remaining in _list_limits(text)
+        if remaining == "0" and (wait := _read_wait(reset, at)) is not None
+    ]
+    return max(waits, default=None) or None
+
+
 def read_duration(value: str) -> float | None:
     """Seconds of a duration like `6s`, `120ms`, `1m26.4s` or `23h55m16.126s`; None where it is no such thing."""
     match = _DURATION.fullmatch(value.strip().lower())
