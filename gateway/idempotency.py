@@ -123,14 +123,12 @@ class Idempotency:
                 param="idempotency-key",
                 hint="a UUID does",
             )
-        key = exchange.key
-        tenant = f"project\0{key.project}" if key.project else f"key\0{key.id}"
         headers = b"\n".join(name + b":" + exchange.headers.get(name, b"") for name in _CHANGING)
         operation = exchange.wire.operation.value.encode()
         return Sealer(
             self._pepper,
             "idempotent answer",
-            f"{tenant}\0".encode() + told,
+            f"{exchange.key.tenant}\0".encode() + told,
             operation,
             headers,
             exchange.body.raw,

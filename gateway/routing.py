@@ -160,7 +160,7 @@ class Router:
         told = _read_sticky(exchange, kept.sticky_by)
         if not told:
             return "", ""
-        tenant = exchange.key.project or exchange.key.id
+        tenant = exchange.key.tenant
         sticky = f"{tenant}\0{kept.sticky_by}\0{told}"
         policy = kept.plan.policy
         if policy is None or not policy.affinity.seconds:
@@ -197,4 +197,4 @@ def name_sticky(exchange: Exchange, sticky: str) -> str:
     if sticky:
         return sticky
     told = name_conversation(exchange.body.data)
-    return f"{exchange.key.project or exchange.key.id}\0{told}" if told else ""
+    return f"{exchange.key.tenant}\0{told}" if told else ""

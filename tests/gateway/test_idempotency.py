@@ -21,6 +21,15 @@ from tests.gateway.calls import PATHS, Client, a_body, a_head
 from tests.gateway.serving import RunningGateway, running_gateway
 from tokenhub.core.specs import Snapshot
 
+TENANTS = (
+    ("red", "apollo"),
+    ("red", "gemini"),
+    ("red", "apollo"),
+    # A project's name is unique in its team only, and a key without one stands for itself.
+    ("blue", "apollo"),
+    ("red", ""),
+    ("red", ""),
+)
 REPLAYED = "x-tokenhub-idempotent-replayed"
 
 
@@ -180,18 +189,15 @@ async def test_another_tenants_key_of_the_same_name_is_another(
     mock: MockProvider, http: httpx.AsyncClient, tmp_path: Path
 ) -> None:
     provider = a_provider("one", "openai", mock.port)
-    (one, one_text), (two, two_text), (same, same_text) = (
-        a_key(project="apollo"),
-        a_key(project="gemini"),
-        a_key(project="apollo"),
-    )
-    snapshot = a_snapshot(providers=(provider,), models=(a_model(provider, "work"),), keys=(one, two, same))
+    made = [a_key(team=team, project=project) for team, project in TENANTS]
+    keys = tuple(key for key, _ in made)
+    snapshot = a_snapshot(providers=(provider,), models=(a_model(provider, "work"),), keys=keys)
     async with running_gateway(snapshot, tmp_path, idempotency=Kept()) as gateway:
         body = a_body("openai", "work")
-        for text, replayed in ((one_text, False), (two_text, False), (same_text, True)):
+        for (_, text), replayed in zip(made, (False, False, True, False, False, False), strict=True):
             answer = await ask(http, gateway, text, body, "a")
             assert (REPLAYED in answer.headers) is replayed
-        assert mock.stats()["calls"] == 2
+        assert mock.stats()["calls"] == 5
 
 
 async def test_without_its_store_nothing_is_sent(

@@ -183,6 +183,11 @@ class KeySpec:
     team: str = ""
     project: str = ""
 
+    @property
+    def tenant(self) -> str:
+        """Whose requests belong together: the project's, which is unique in its team, else the key's own."""
+        return f"{self.team}/{self.project}" if self.project else f"key/{self.id}"
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
