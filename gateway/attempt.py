@@ -375,6 +375,8 @@ class Dispatcher:
         ]
         if exchange.stream:
             headers += ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
+        if exchange.told:
+            headers += exchange.told
         if exchange.losses:
             headers.append((b"x-tokenhub-translation", header_value(", ".join(exchange.losses))[:4000]))
         return headers

@@ -220,7 +220,10 @@ SETTINGS: Final[Mapping[str, Setting]] = {
 }
 """Every key of a directive, in lower case, `-` written as `_`."""
 
-WITHOUT_EFFECT: Final = frozenset({"review_min_weight", "iterations", "output", "output_schema", "cache"})
+OF_CHATS: Final = frozenset({"output", "output_schema"})
+"""Settings on which nothing acts where a prompt is completed: a repair needs messages."""
+
+WITHOUT_EFFECT: Final = frozenset({"review_min_weight", "iterations", "cache"})
 """Settings that are checked and on which nothing acts yet, which the caller is told as of keys that nobody knows."""
 
 
@@ -394,6 +397,7 @@ def take_directives(
     found: dict[Path, Found] = {}
     values: dict[str, Any] = {}
     ignored: dict[str, None] = {}
+    prompts = operation is Operation.OPENAI_COMPLETIONS
     for holder, path, text in _list_texts(data, operation):
         told = prefix + write_path(path)
         directives = find_directives(text, told)
@@ -402,7 +406,7 @@ def take_directives(
         found[path] = directives
         for key, value in directives.pairs:
             setting = SETTINGS.get(key)
-            if setting is None or setting.field in WITHOUT_EFFECT:
+            if setting is None or setting.field in WITHOUT_EFFECT or (prompts and setting.field in OF_CHATS):
                 ignored[key] = None
             if setting is not None:
                 values[setting.field] = read_setting(setting, value, told, key)

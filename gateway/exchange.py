@@ -83,6 +83,7 @@ class Exchange:
         "status",
         "stream",
         "task",
+        "told",
         "tried",
         "upstream_seconds",
         "wire",
@@ -114,6 +115,8 @@ class Exchange:
         self.purpose = "request"
         """What its attempts are for, as the ledger calls it."""
         self.decision: Decision | None = None
+        self.told: Headers = []
+        """What stages add to the answer's headers."""
         self.stages: Sequence[AnswerStage] = ()
         """What its answer goes through before the caller gets it."""
         self.reason = ""

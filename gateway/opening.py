@@ -8,7 +8,10 @@ from typing import Any, Final
 from gateway.body import SMALL, Body
 from gateway.directives import MARK, Directives, are_allowed, merge, strip_body, take_directives
 from gateway.exchange import Exchange
+from gateway.inner import InnerCalls
+from gateway.output_stage import CheckedOutput
 from gateway.shaping import clamp_limit
+from gateway.stages import AnswerStage
 from gateway.stripped_answers import WithoutThoughts
 from providers.adapters.base import Operation
 
@@ -30,7 +33,7 @@ _TURN: Final = 1024 * 1024
 _WITHOUT_THOUGHTS: Final = WithoutThoughts()
 
 
-async def open_request(exchange: Exchange) -> None:
+async def open_request(exchange: Exchange, inner: InnerCalls) -> None:
     """Checks the body, and sets `exchange.body` to what may go on and `exchange.directives` to what was asked.
 
     Raises InvalidRequest with the JSON path.
@@ -42,8 +45,13 @@ async def open_request(exchange: Exchange) -> None:
     else:
         wire.check(body.data)
         await _take_directives(exchange, marked=marked)
-    if exchange.directives is not None and exchange.directives.strip_think:
-        exchange.stages = (_WITHOUT_THOUGHTS,)
+    directives = exchange.directives
+    if directives is None or wire.operation is Operation.ANTHROPIC_COUNT_TOKENS:
+        return
+    stages: list[AnswerStage] = [_WITHOUT_THOUGHTS] if directives.strip_think else []
+    if asks_for_output(directives) and wire.operation is not Operation.OPENAI_COMPLETIONS:
+        stages.append(CheckedOutput(inner, directives.output_schema))
+    exchange.stages = tuple(stages)
 
 
 async def _take_directives(exchange: Exchange, *, marked: bool) -> None:
@@ -54,7 +62,7 @@ async def _take_directives(exchange: Exchange, *, marked: bool) -> None:
         else:
             directives, body = await asyncio.to_thread(strip_body, body, wire.operation)
         exchange.directives = directives
-        exchange.body = _clamped(body, wire.operation, directives) if directives is not None else body
+        exchange.body = _shaped(body, wire.operation, directives) if directives is not None else body
 
 
 async def _holds_mark(raw: bytes | bytearray) -> bool:
@@ -65,9 +73,26 @@ async def _holds_mark(raw: bytes | bytearray) -> bool:
     return False
 
 
-def _clamped(body: Body, operation: Operation, directives: Directives) -> Body:
-    """The body with its bound on tokens lowered to the directive's, or set."""
-    changes = clamp_limit(body.data, operation, directives.max_tokens) if directives.max_tokens else {}
+def asks_for_output(directives: Directives) -> bool:
+    """Whether the answer has to be JSON, of a schema or of any kind."""
+    return directives.output_schema is not None or directives.output == "json"
+
+
+def _shaped(body: Body, operation: Operation, directives: Directives) -> Body:
+    """The body with its bound on tokens lowered to the directive's, or set, and with the output that is asked for, where it asks
+    for none itself."""
+    changes: dict[str, Any] = {}
+    if directives.max_tokens:
+        changes |= clamp_limit(body.data, operation, directives.max_tokens)
+    if operation is Operation.OPENAI_CHAT and "response_format" not in body.data:
+        changes |= _response_format(directives) | _say_json(body, directives)
+    if operation is Operation.ANTHROPIC_MESSAGES and directives.output == "json":
+        changes |= _say_json_to_anthropic(body, directives)
+    if operation is Operation.ANTHROPIC_MESSAGES and directives.output_schema is not None:
+        config = body.data.get("output_config")
+        if "output_format" not in body.data and not (isinstance(config, dict) and "format" in config):
+            wanted = {"type": "json_schema", "schema": directives.output_schema}
+            changes["output_config"] = {**(config if isinstance(config, dict) else {}), "format": wanted}
     return Body(body.edited(changes), {**body.data, **changes}) if changes else body
 
 
@@ -82,9 +107,31 @@ def _open_envelope(exchange: Exchange, *, marked: bool) -> None:
             directives = merge(directives, in_band)
     if directives.max_tokens:
         data.update(clamp_limit(data, Operation.OPENAI_CHAT, directives.max_tokens))
-    data.update(_response_format(directives))
+    if "response_format" not in data:
+        data.update(_response_format(directives))
+        data.update(_say_json(Body(exchange.body.raw, data), directives))
     exchange.directives = directives
     exchange.body = Body(exchange.body.raw, data)
+
+
+JSON_ALONE: Final = "Answer with one JSON document and nothing else."
+"""Without a schema a model has to be told; OpenAI refuses `json_object` for messages in which the word does not stand."""
+
+
+def _say_json(body: Body, directives: Directives) -> dict[str, Any]:
+    if directives.output_schema is not None or directives.output != "json" or b"json" in body.raw.lower():
+        return {}
+    return {"messages": [{"role": "system", "content": JSON_ALONE}, *body.data["messages"]]}
+
+
+def _say_json_to_anthropic(body: Body, directives: Directives) -> dict[str, Any]:
+    """It has no member for JSON without a schema."""
+    if directives.output_schema is not None:
+        return {}
+    system = body.data.get("system")
+    if isinstance(system, list):
+        return {"system": [*system, {"type": "text", "text": JSON_ALONE}]}
+    return {"system": f"{system}\n\n{JSON_ALONE}" if isinstance(system, str) and system else JSON_ALONE}
 
 
 def _response_format(directives: Directives) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from gateway.exchange import Exchange
 from gateway.failover import Failover
 from gateway.features import NEEDS
 from gateway.idempotency import HEADER, Idempotency
+from gateway.inner import InnerCalls
 from gateway.metrics import Metrics
 from gateway.opening import open_request
 from gateway.routing import Router
@@ -44,6 +45,7 @@ class Pipeline:
         journal: Journal,
         router: Router,
         failover: Failover,
+        inner: InnerCalls,
         idempotency: Idempotency,
         metrics: Metrics,
         *,
@@ -54,6 +56,7 @@ class Pipeline:
         self._current = current
         self._journal = journal
         self._failover = failover
+        self._inner = inner
         self._idempotency = idempotency
         self._metrics = metrics
         self._wall = wall
@@ -101,7 +104,7 @@ class Pipeline:
             # What nearly every request is: one search of its bytes is all that it pays for directives.
             wire.check(exchange.body.data)
         else:
-            await open_request(exchange)
+            await open_request(exchange, self._inner)
         body = exchange.body.data
         exchange.asked = body["model"]
         operation = exchange.wire.operation

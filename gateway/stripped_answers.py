@@ -43,7 +43,7 @@ def strip_answer(operation: Operation, body: bytes) -> bytes:
     except (ValueError, RecursionError):
         return body
     changes = {}
-    for path, text in _list_texts(operation, answer):
+    for path, text in list_texts(operation, answer):
         if (stripped := strip_thoughts(text)) != text:
             changes[path] = msgspec.json.encode(stripped)
     if not changes:
@@ -51,7 +51,8 @@ def strip_answer(operation: Operation, body: bytes) -> bytes:
     return splice(body, [(*span, changes[path]) for path, span in find_places(body, changes).items()])
 
 
-def _list_texts(operation: Operation, answer: Any) -> Iterator[tuple[Path, str]]:
+def list_texts(operation: Operation, answer: Any) -> Iterator[tuple[Path, str]]:
+    """Where the texts of a whole answer stand, and what they are."""
     if not isinstance(answer, dict):
         return
     if operation is Operation.ANTHROPIC_MESSAGES:

@@ -79,13 +79,13 @@ class Worker:
         self.failover = Failover(
             dispatcher, self.board, keyring, router, self.metrics, rng=rng, max_attempts=config.max_attempts
         )
-        self.inner = InnerCalls(self.failover)
         self.pipeline = Pipeline(
             config,
             current,
             journal,
             router,
             self.failover,
+            InnerCalls(self.failover),
             Idempotency(idempotency, _newest_pepper(config), self.metrics),
             self.metrics,
             wall=wall,

@@ -21,6 +21,7 @@ TokenhubError
 ├── ServiceError                    ours or the provider's (5xx)
 │   ├── InternalError               500  internal_error
 │   ├── AllAttemptsFailed           502  all_attempts_failed
+│   ├── OutputInvalid               502  output_invalid
 │   ├── NotReady                    503  not_ready
 │   └── DeadlineExceeded            504  deadline_exceeded
 └── ConfigurationError              an operator can mend it (start-up, publishing)
@@ -194,6 +195,13 @@ class AllAttemptsFailed(ServiceError):
     code = "all_attempts_failed"
     status = 502
     retryable = True
+
+
+class OutputInvalid(ServiceError):
+    """A model's answer, and its repair, are not what the request wants of them; both are accounted."""
+
+    code = "output_invalid"
+    status = 502
 
 
 class NotReady(ServiceError):
