@@ -32,10 +32,10 @@ from gateway.upstream.seam import (
     UpstreamTimeout,
 )
 from gateway.wire.base import Figures
-from providers.adapters._retry_after import read_exhausted
 from providers.adapters.base import Failure, Inbound, Operation, WireRequest
 from tokenhub.core.errors import TokenhubError
 from tokenhub.core.money import usd_from_nanos
+from tokenhub.core.rate_limits import read_exhausted
 from tokenhub.core.records import record
 from tokenhub.core.specs import EndpointSpec, ProviderSpec, TimeoutsSpec
 from tokenhub.core.usage import NOTHING_USED, Usage

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
@@ -18,6 +18,7 @@ from gateway.exchange import Exchange
 from gateway.inner import InnerCalls
 from gateway.json_places import find_places, splice
 from gateway.relay import Side
+from gateway.schema_check import SchemaCheck, SchemaFault, make_repair
 from gateway.schema_cost import SchemaUnfit
 from gateway.settle import Account
 from gateway.shaping import find_json
@@ -27,9 +28,6 @@ from tokenhub.core.chat import ChatEvent, Finished, PartDelta, PartStarted, Part
 from tokenhub.core.errors import InvalidRequest, OutputInvalid
 from tokenhub.core.sse import Event, EventReader
 from tokenhub.core.usage import NOTHING_USED
-
-if TYPE_CHECKING:
-    from gateway.schema_check import SchemaCheck, SchemaFault
 
 PURPOSE: Final = "repair"
 MOST_HELD_BYTES: Final = 4 * 1024 * 1024
@@ -41,8 +39,6 @@ _SCHEMAS_KEPT = 64
 
 @lru_cache(_SCHEMAS_KEPT)
 def _compile(schema: bytes) -> SchemaCheck:
-    from gateway.schema_check import SchemaCheck  # noqa: PLC0415 - a library that most workers never need
-
     return SchemaCheck(msgspec.json.decode(schema))
 
 
@@ -86,8 +82,6 @@ class CheckedOutput:
 
     def _find(self, text: str) -> tuple[str, tuple[SchemaFault, ...]]:
         """The JSON in a text, and what is wrong with it."""
-        from gateway.schema_check import SchemaFault  # noqa: PLC0415 - as above
-
         found = find_json(text)
         if found is None:
             return text, (SchemaFault("", "it is not valid JSON"),)
@@ -110,8 +104,6 @@ class CheckedOutput:
         return splice(answer, [(*span, changes[path]) for path, span in places]), "", ()
 
     async def _repair(self, exchange: Exchange, text: str, faults: tuple[SchemaFault, ...]) -> bytes:
-        from gateway.schema_check import make_repair  # noqa: PLC0415 - as above
-
         body = exchange.body.data
         more = make_repair(text, faults, self._schema or {"type": ["object", "array"]})
         asked = {**body, "messages": [*body["messages"], *more], "stream": False}

@@ -1,7 +1,4 @@
-"""Whether an answer fits a JSON Schema, and what to say to a model whose answer does not. Data plane; pure.
-
-In a file of its own, since the library takes memory that a worker which checks nothing need not spend.
-"""
+"""Whether an answer fits a JSON Schema, and what to say to a model whose answer does not. Data plane; pure."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import msgspec
 
-from providers.adapters._retry_after import read_retry_after
 from providers.adapters.base import Failure, FailureKind
+from tokenhub.core.rate_limits import read_retry_after
 
 MAX_MESSAGE_CHARACTERS = 2_000
 """A provider's message is cut there; some quote the whole request."""

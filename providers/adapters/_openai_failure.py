@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from providers.adapters._openai_json import dict_of, list_of, read_object, text_of
-from providers.adapters._retry_after import read_duration, read_retry_after
 from providers.adapters.base import Failure, FailureKind
+from tokenhub.core.rate_limits import read_duration, read_retry_after
 
 MAX_MESSAGE_CHARACTERS = 2_000
 

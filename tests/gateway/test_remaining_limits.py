@@ -8,12 +8,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from providers.adapters._retry_after import read_exhausted
 from providers.mock import MockProvider
 from tests.builders import a_key, a_model, a_provider, a_snapshot, an_alias
 from tests.fakes.raw_server import RawConnection, serve
 from tests.gateway.calls import a_body, call
 from tests.gateway.serving import running_gateway
+from tokenhub.core.rate_limits import read_exhausted
 
 ANSWER = json.dumps(
     {

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routing.engine.endpoints import choose_endpoint
+from routing.engine.endpoints import CROWDED, FEW, choose_endpoint
 from routing.engine.plan import Features, make_plan
 from tests.builders import a_key, a_model, a_provider, a_snapshot, an_alias
 from tokenhub.core.errors import NothingEligible, PermissionDenied
@@ -91,7 +91,7 @@ def test_a_conversation_keeps_its_endpoint_and_all_together_spread() -> None:
 def test_no_conversation_crowds_an_endpoint(in_flight: list[int], name: str) -> None:
     chosen = choose_endpoint(three_equal(), lambda one: in_flight[int(one.id)], lambda _: True, 0.5, name)
     assert chosen is not None
-    assert in_flight[int(chosen.id)] <= 1.25 * (sum(in_flight) + 1) / 3 + 1
+    assert in_flight[int(chosen.id)] < CROWDED * (sum(in_flight) + 1) / 3 + 1 + FEW
 
 
 def test_a_conversation_whose_endpoint_rests_goes_to_one_other_and_the_rest_stay() -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from providers.adapters._retry_after import read_duration, read_retry_after
 from providers.adapters.base import Operation
 from providers.adapters.openai import OpenAI
 from tests.providers.adapters.openai_cast import read_sample
+from tokenhub.core.rate_limits import read_duration, read_retry_after
 
 ADAPTER = OpenAI()
 
