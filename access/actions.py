@@ -23,7 +23,7 @@ from tokenhub.core.specs import SCOPES
 from vault.audit import add, alter, change, check_fields, remove
 
 TEAM_FIELDS = ("name", "slug", "enabled")
-PROJECT_FIELDS = ("name", "slug", "enabled")
+PROJECT_FIELDS = ("name", "slug", "enabled", "cache_seconds")
 API_KEY_FIELDS = ("name", "team", "project", "scopes", "allowed_models", "expires_at", "enabled", "note")
 MAX_OVERLAP = timedelta(days=30)
 

@@ -6,15 +6,17 @@ from typing import Any
 
 from django.contrib import admin
 from django.db.models import Count, Prefetch, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 
 from access import actions, group_actions
+from access.cached_answers import clear_cache, read_cache
 from access.key_pages import AdminTokenAdmin, ApiKeyAdmin
 from access.models import GROUP_PREFIX, ModelGroup, Project, Team
 from providers.models import Model
 from tokenhub.control import display
 from tokenhub.control.actors import Actor
-from tokenhub.control.admin import ModelAdmin
+from tokenhub.control.admin import ModelAdmin, action
+from tokenhub.control.callers import actor_of
 
 __all__ = ["AdminTokenAdmin", "ApiKeyAdmin", "ModelGroupAdmin", "ProjectAdmin", "TeamAdmin"]
 
@@ -73,13 +75,48 @@ class ProjectAdmin(ModelAdmin):
     list_filter = ("enabled", "team")
     list_select_related = ("team",)
     search_fields = ("name", "slug", "team__name")
-    fields = ("team", "name", "slug", "enabled")
+    labels = {"cache_seconds": "Cache answers, s"}
+    actions_detail = ["clear_cache"]
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> Any:
+        return ("team", *actions.PROJECT_FIELDS, *(("cache_text",) if obj is not None else ()))
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Project]:
         return super().get_queryset(request).annotate(key_rows=Count("keys"))
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
-        return ("team",) if obj is not None else ()
+        return ("team", "cache_text") if obj is not None else ()
+
+    @admin.display(description="Answer cache")
+    def cache_text(self, row: Project) -> str:
+        found = read_cache(row)
+        if not found["cache_seconds"] and not found["hits"]:
+            return "off"
+        tokens = display.write_count(found["input_tokens"] + found["output_tokens"])
+        return (
+            f"{display.write_number_of(found['answers'], 'answer')} kept; in {found['days']} days "
+            f"{display.write_number_of(found['hits'], 'answer')} given again, which saved "
+            f"{display.write_usd_short(found['saved_nanos'])} and {tokens} tokens"
+        )
+
+    @action(description="Clear cache", url_path="clear-cache", icon="delete_sweep", permissions=["change"])
+    def clear_cache(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Drops the project's kept answers."""
+        row = self.found(request, object_id)
+
+        def write() -> str:
+            dropped = clear_cache(actor_of(request), row)
+            return f"{display.write_number_of(dropped, 'answer')} dropped."
+
+        return self.confirmed(
+            request,
+            row,
+            title="Clear cache",
+            question=f"Drop the answers that are kept for {row.name}?",
+            button="Drop them",
+            breaks=["The next request of each kind is asked of a provider again, and costs."],
+            write=write,
+        )
 
     @admin.display(description="API keys")
     def key_count(self, row: Any) -> str:

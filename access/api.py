@@ -13,6 +13,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from access import actions
+from access.cached_answers import clear_cache, read_cache
 from access.models import AdminToken, ApiKey, ApiKeySecret, Project, Team
 from access.owners import refuse_foreign_owner
 from signin.recent import RecentSession
@@ -39,6 +40,18 @@ class ProjectSerializer(serializers.ModelSerializer[Project]):
     class Meta:
         model = Project
         fields = ("id", "team", *actions.PROJECT_FIELDS)
+
+
+class CacheSerializer(serializers.Serializer[Any]):
+    """What a project's kept answers are and saved."""
+
+    cache_seconds = serializers.IntegerField()
+    answers = serializers.IntegerField()
+    days = serializers.IntegerField()
+    hits = serializers.IntegerField()
+    saved_nanos = serializers.IntegerField()
+    input_tokens = serializers.IntegerField()
+    output_tokens = serializers.IntegerField()
 
 
 class SecretSerializer(serializers.ModelSerializer[ApiKeySecret]):
@@ -139,11 +152,12 @@ class TeamViewSet(WritableViewSet):
 class ProjectViewSet(WritableViewSet):
     """Projects."""
 
-    queryset = Project.objects.all()
+    queryset = Project.objects.select_related("team")
     serializer_class = ProjectSerializer
     filterset_fields = ("team", "slug", "enabled")
     search_fields = ("name", "slug")
     ordering_fields = ("id", "name", "slug")
+    permissions_by_action = {"clear_cache": ("access.change_project",)}
 
     def do_create(self, data: dict[str, Any]) -> Project:
         return actions.create_project(self.actor, **data)
@@ -153,6 +167,19 @@ class ProjectViewSet(WritableViewSet):
 
     def do_delete(self, row: Project) -> None:
         actions.delete_project(self.actor, row)
+
+    @extend_schema(responses=CacheSerializer)
+    @action(detail=True, methods=["get"])
+    def cache(self, request: Request, pk: str) -> Response:
+        """The answers that are kept for it, and what they saved in the last days: nano-dollars and tokens."""
+        return Response(read_cache(self.get_object()))
+
+    @extend_schema(responses={204: None})
+    @cache.mapping.delete
+    def clear_cache(self, request: Request, pk: str) -> Response:
+        """Drops the answers that are kept for it."""
+        clear_cache(self.actor, self.get_object())
+        return Response(status=204)
 
 
 class ApiKeyViewSet(WritableViewSet):

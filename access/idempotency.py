@@ -11,11 +11,11 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import Error as DatabaseError
-from django.db import IntegrityError, close_old_connections, connection, transaction
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from access.models import IdempotentAnswer
+from access.pooled import pooled
 
 _PRUNE_SECONDS = 60.0
 _PRUNE_AT_ONCE = 500
@@ -63,15 +63,8 @@ class AnswerStore:
         return IdempotentAnswer.objects.filter(name=name, owner=owner, done=False)
 
     def _do(self, work: Callable[..., Any], *arguments: Any, **values: Any) -> Any:
-        """Runs in a thread of a pool: the connection goes back when it is done."""
-        close_old_connections()
-        try:
+        with pooled(self._unavailable):
             return work(*arguments, **values)
-        except DatabaseError as error:
-            raise self._unavailable from error
-        finally:
-            if not connection.in_atomic_block:
-                connection.close()
 
     def _claim(self, name: str, fingerprint: str, owner: str, lease: float) -> Any:
         for _ in range(_TRIES):

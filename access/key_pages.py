@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -129,36 +128,6 @@ class ShownOnce(ModelAdmin):
     ) -> HttpResponse:
         """Shows the secret in place of going back to the list."""
         return self.secret_page(request, obj, request.minted)  # type: ignore[attr-defined]
-
-    def confirmed(
-        self,
-        request: HttpRequest,
-        row: Any,
-        *,
-        title: str,
-        question: str,
-        button: str,
-        breaks: list[str],
-        write: Callable[[], str],
-    ) -> HttpResponse:
-        """Asks on GET, saying what will break; writes on POST and says what was done."""
-        if request.method == "POST":
-            try:
-                messages.success(request, write())
-            except TokenhubError as refused:
-                self.say_refused(request, refused)
-            return HttpResponseRedirect(self.url_for("change", row.pk))
-        return self.page(
-            request,
-            "console/confirm.html",
-            title,
-            question=question,
-            consequences=breaks,
-            button=button,
-            danger=True,
-            subject=row,
-            back_url=self.url_for("change", row.pk),
-        )
 
 
 @admin.register(ApiKey)

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.core.validators import MaxLengthValidator
+from django.core.validators import MaxLengthValidator, MaxValueValidator
 from django.db import models
 
 from providers.models import Model
@@ -18,6 +18,7 @@ from tokenhub.core.specs import SCOPES
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,299}", re.ASCII)
 MAX_ALLOWED_MODELS = 1000
+LONGEST_CACHE_SECONDS = 30 * 86_400
 GROUP_PREFIX = "group:"
 """What a key's list of models calls a group by: `group:NAME`."""
 
@@ -106,6 +107,11 @@ class Project(models.Model):
     name = models.CharField(max_length=200)
     slug = models.CharField(max_length=64, validators=[check_slug], help_text="Unique in its team.")
     enabled = models.BooleanField(default=True)
+    cache_seconds = models.PositiveIntegerField(
+        default=0,
+        validators=[MaxValueValidator(LONGEST_CACHE_SECONDS)],
+        help_text="For how many seconds a request that is exactly the same gets the same answer, at no cost. 0 = never.",
+    )
 
     class Meta:
         ordering = ["team_id", "slug"]
@@ -257,3 +263,37 @@ class IdempotentAnswer(models.Model):
 
     def __str__(self) -> str:
         return self.name[:8]
+
+
+class CachedAnswer(models.Model):
+    """An answer that the same request gets again. Digests and sealed bytes only; `tenant` is `KeySpec.tenant`."""
+
+    name = models.CharField(max_length=64, primary_key=True)
+    tenant = models.CharField(max_length=200, db_index=True)
+    sealed = models.BinaryField()
+    model_id = models.CharField(max_length=64)
+    cost_nanos = models.BigIntegerField(null=True)
+    input_tokens = models.BigIntegerField()
+    output_tokens = models.BigIntegerField()
+    created_at = models.DateTimeField(db_index=True)
+    expires_at = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return self.name[:8]
+
+
+class CacheSaving(models.Model):
+    """What a tenant's kept answers saved on one day (UTC): answers given again, and what they had cost."""
+
+    tenant = models.CharField(max_length=200)
+    day = models.DateField()
+    hits = models.BigIntegerField(default=0)
+    saved_nanos = models.BigIntegerField(default=0)
+    input_tokens = models.BigIntegerField(default=0)
+    output_tokens = models.BigIntegerField(default=0)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["tenant", "day"], name="access_cache_saving_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.tenant} {self.day}"

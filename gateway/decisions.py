@@ -69,7 +69,7 @@ class DecisionLog:
         decision = exchange.decision
         if decision is None and not isinstance(error, NothingEligible):
             return
-        rate = self._quiet if exchange.status < 400 and len(exchange.tried) == 1 else self._eventful
+        rate = self._quiet if exchange.status < 400 and len(exchange.tried) <= 1 else self._eventful
         if not rate.take(self._clock()):
             return
         if len(self._waiting) >= self._most_waiting:

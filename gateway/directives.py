@@ -223,7 +223,7 @@ SETTINGS: Final[Mapping[str, Setting]] = {
 OF_CHATS: Final = frozenset({"output", "output_schema"})
 """Settings on which nothing acts where a prompt is completed: a repair needs messages."""
 
-WITHOUT_EFFECT: Final = frozenset({"review_min_weight", "iterations", "cache"})
+WITHOUT_EFFECT: Final = frozenset({"review_min_weight", "iterations"})
 """Settings that are checked and on which nothing acts yet, which the caller is told as of keys that nobody knows."""
 
 

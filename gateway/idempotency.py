@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 from gateway.exchange import Exchange
+from gateway.keeping import StoreUnavailable, headers_of_note
 from gateway.metrics import Metrics
 from gateway.recorder import Recorder, load_answer
 from gateway.sealing import Sealer
@@ -33,15 +34,6 @@ _SAVE_SECONDS: Final = 1.0
 _KEPT_STATUSES: Final = frozenset({400, 402, 404, 413, 415, 422})
 """Refusals that the same request gets again; all others may be tried anew."""
 
-_CHANGING: Final = (
-    b"x-tokenhub-policy",
-    b"x-tokenhub-tags",
-    b"x-tokenhub-session",
-    b"anthropic-version",
-    b"anthropic-beta",
-)
-"""Headers that make it another request."""
-
 _REPLAYED: Final = (b"x-tokenhub-idempotent-replayed", b"true")
 _logger = logging.getLogger("tokenhub.gateway")
 
@@ -54,10 +46,6 @@ class Claim:
 
     state: State
     sealed: bytes = b""
-
-
-class StoreUnavailable(Exception):
-    """The store can't be asked now."""
 
 
 class IdempotencyStore(Protocol):
@@ -123,14 +111,13 @@ class Idempotency:
                 param="idempotency-key",
                 hint="a UUID does",
             )
-        headers = b"\n".join(name + b":" + exchange.headers.get(name, b"") for name in _CHANGING)
         operation = exchange.wire.operation.value.encode()
         return Sealer(
             self._pepper,
             "idempotent answer",
             f"{exchange.key.tenant}\0".encode() + told,
             operation,
-            headers,
+            headers_of_note(exchange, b"x-tokenhub-session"),
             exchange.body.raw,
         )
 

@@ -54,6 +54,10 @@ COUNTERS: Mapping[str, tuple[str, Labels]] = {
     ),
     "heartbeats": ("Heartbeats sent on slow streams.", ("provider",)),
     "idempotent_replays": ("Answers given again for an Idempotency-Key.", ("operation",)),
+    "answer_cache": (
+        "Requests of projects that keep answers: given again (hit), kept (miss), or neither (bypass).",
+        ("operation", "result"),
+    ),
     "decisions_dropped": ("Routing decisions that found too many waiting to be stored.", ()),
     "journal_refusals": ("Requests refused since the journal could not be written.", ()),
 }

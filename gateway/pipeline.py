@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
+from gateway.answer_cache import AnswerCache
 from gateway.authenticate import authenticate, check_scope
 from gateway.body import SMALL, BodyBudget, Booking, Receive, parse_body, read_body
 from gateway.config import GatewayConfig
@@ -26,6 +27,7 @@ from gateway.settle import estimate_input_tokens
 from gateway.wire.anthropic_count_tokens import estimate_tokens
 from providers.adapters.base import Operation
 from providers.adapters.registry import get_adapter
+from routing.engine.decide import Decision
 from routing.engine.plan import Candidate
 from tokenhub.core.current import Current
 from tokenhub.core.errors import NotReady
@@ -47,6 +49,7 @@ class Pipeline:
         failover: Failover,
         inner: InnerCalls,
         idempotency: Idempotency,
+        answers: AnswerCache,
         metrics: Metrics,
         *,
         wall: Callable[[], float],
@@ -58,6 +61,7 @@ class Pipeline:
         self._failover = failover
         self._inner = inner
         self._idempotency = idempotency
+        self._answers = answers
         self._metrics = metrics
         self._wall = wall
         self._clock = clock
@@ -121,10 +125,16 @@ class Pipeline:
         candidates, operation = decision.candidates, exchange.wire.operation
         if operation is Operation.ANTHROPIC_COUNT_TOKENS and not _counts_itself(candidates[0]):
             await self._count_here(exchange)
-            return
+        elif exchange.key.cache_seconds:
+            await self._answers.serve(exchange, decision, partial(self._attempt, exchange, decision, receive))
+        else:
+            await self._attempt(exchange, decision, receive)
+
+    async def _attempt(self, exchange: Exchange, decision: Decision, receive: Receive) -> None:
+        """Has a provider answer the request, for as long as its caller is there and its time lasts."""
         loop = asyncio.get_running_loop()
         watch = DepartureWatch(receive, partial(self._caller_gone, exchange), loop)
-        total = candidates[0].provider.timeouts.total
+        total = decision.candidates[0].provider.timeouts.total
         timer = loop.call_later(total, exchange.interrupt, "total")
         try:
             await self._failover.serve(exchange, decision)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+from collections.abc import Iterable
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -22,11 +23,7 @@ class Sealer:
     """Seals and opens for one request: what another request sealed does not open. `parts` are all that makes it that request."""
 
     def __init__(self, pepper: bytes, purpose: str, name: bytes, *parts: bytes | bytearray) -> None:
-        digest = hashlib.sha256()
-        for part in parts:
-            digest.update(len(part).to_bytes(8, "big"))
-            digest.update(part)
-        content = digest.digest()
+        content = _digest(parts)
         self.name = hmac.digest(pepper, f"{purpose} name\0".encode() + name, "sha256").hex()
         """What the kept answer is found by."""
         self.fingerprint = hmac.digest(pepper, f"{purpose} content\0".encode() + content, "sha256").hex()
@@ -34,6 +31,12 @@ class Sealer:
         self._bound = self.name.encode()
         info = f"tokenhub {purpose}".encode()
         self._key = HKDF(SHA256(), 32, salt=content, info=info).derive(pepper)
+
+    @classmethod
+    def of_content(cls, pepper: bytes, purpose: str, owner: bytes, *parts: bytes | bytearray) -> Sealer:
+        """A sealer whose name is the request itself, so that equal requests of one owner find each other."""
+        content = _digest((owner, *parts))
+        return cls(pepper, purpose, content, content)
 
     def seal(self, data: bytes) -> bytes:
         """The data under a fresh nonce, bound to its name."""
@@ -46,3 +49,11 @@ class Sealer:
             return AESGCM(self._key).decrypt(sealed[:_NONCE], sealed[_NONCE:], self._bound)
         except (InvalidTag, ValueError):
             return None
+
+
+def _digest(parts: Iterable[bytes | bytearray]) -> bytes:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return digest.digest()

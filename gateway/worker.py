@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from gateway.answer_cache import AnswerCache, AnswerCacheStore
 from gateway.attempt import Dispatcher, Upstreams
 from gateway.config import GatewayConfig
 from gateway.decisions import DecisionLog
@@ -53,6 +54,7 @@ class Worker:
         *,
         configuration_error: Callable[[], str] = lambda: "",
         idempotency: IdempotencyStore | None = None,
+        answers: AnswerCacheStore | None = None,
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         rng: Callable[[], float] = random.random,
@@ -87,6 +89,7 @@ class Worker:
             self.failover,
             InnerCalls(self.failover),
             Idempotency(idempotency, _newest_pepper(config), self.metrics),
+            AnswerCache(answers, _newest_pepper(config), self.metrics, wall),
             self.metrics,
             wall=wall,
             clock=clock,

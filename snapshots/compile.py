@@ -255,7 +255,15 @@ def _compile_keys(now: datetime) -> tuple[KeySpec, ...]:
         revoked_at=None,
     )
     rows = live.order_by("id").values_list(
-        "pk", "key_id", "name", "scopes", "allowed_models", "expires_at", "team__slug", "project__slug"
+        "pk",
+        "key_id",
+        "name",
+        "scopes",
+        "allowed_models",
+        "expires_at",
+        "team__slug",
+        "project__slug",
+        "project__cache_seconds",
     )
     return tuple(
         KeySpec(
@@ -267,8 +275,9 @@ def _compile_keys(now: datetime) -> tuple[KeySpec, ...]:
             expires_at=_seconds(expires_at),
             team=team or "",
             project=project or "",
+            cache_seconds=cache_seconds or 0,
         )
-        for pk, key_id, name, scopes, allowed, expires_at, team, project in rows
+        for pk, key_id, name, scopes, allowed, expires_at, team, project, cache_seconds in rows
         if pk in digests
     )
 

@@ -29,10 +29,13 @@ django.setup()
 from django.conf import settings  # noqa: E402 - Django must be set up before anything of its side is imported
 from django.db import connection  # noqa: E402
 
+from access.cached_answers import CachedAnswers  # noqa: E402
 from access.idempotency import AnswerStore  # noqa: E402
+from gateway.answer_cache import KeptAnswer  # noqa: E402
 from gateway.app import CONSUMER_PATHS, PATHS, Gateway  # noqa: E402
 from gateway.config import GatewayConfig  # noqa: E402
-from gateway.idempotency import Claim, StoreUnavailable  # noqa: E402
+from gateway.idempotency import Claim  # noqa: E402
+from gateway.keeping import StoreUnavailable  # noqa: E402
 from gateway.metrics import SharedCounts  # noqa: E402
 from gateway.websocket import StreamSocket  # noqa: E402
 from gateway.worker import Worker  # noqa: E402
@@ -108,6 +111,7 @@ class DataPlane:
         )
         keyring = Keyring(os.environ, options.credentials_dir)
         watch(masker_of(keyring))
+        answers = CachedAnswers(KeptAnswer, StoreUnavailable, most=options.cache_most)
         self._worker = Worker(
             config,
             current,
@@ -115,6 +119,7 @@ class DataPlane:
             keyring,
             configuration_error=lambda: subscriber.public_error,
             idempotency=AnswerStore(Claim, StoreUnavailable, hours=options.idempotency_hours),
+            answers=answers,
         )
         snapshot = await asyncio.to_thread(subscriber.load_initial)
         if snapshot is not None:
@@ -140,6 +145,7 @@ class DataPlane:
             ("audit", tell_head_once),
             ("decisions", decisions.run),
             ("health", health.run),
+            ("answers", answers.run),
         ):
             thread = threading.Thread(target=run, args=(self._stop,), name=f"tokenhub-{name}", daemon=True)
             thread.start()

@@ -67,6 +67,9 @@ class TokenhubSettings:
     idempotency_hours: int = _option(
         values.integer(1, 24 * 30), 24, "hours that an Idempotency-Key's answer is kept"
     )
+    cache_most: int = _option(
+        values.integer(100, 100_000_000), 100_000, "cached answers that are kept at most, of all projects"
+    )
     decisions_per_second: int = _option(
         values.integer(0, 10_000),
         20,

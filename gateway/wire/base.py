@@ -68,6 +68,10 @@ class WireFormat(ABC):
         """What a stream tells in the place of an envelope, behind its end."""
         raise ValueError(f"{self.operation} has no envelope")
 
+    def give_again(self, answer: bytes, reason: str, decision_id: str, *, stream: bool) -> bytes:
+        """The bytes of a kept answer for another request, which cost nothing: an envelope tells of that one."""
+        return answer
+
     def read_call(self, body: Mapping[str, Any]) -> ChatCall:
         """The call of a parsed body, for translation. Raises InvalidRequest naming the JSON path."""
         raise ValueError(f"{self.operation} can't be translated")

@@ -112,6 +112,7 @@ _OUTPUT_FORMAT: Final[Mapping[str, Setting]] = {
     "strip_think": STRIP_THINK,
 }
 _IN_REQUEST: Final = ("messages", "tools")
+_FINAL_EVENT: Final = b"event: tokenhub\ndata: "
 
 
 class Envelope(WireFormat):
@@ -176,6 +177,16 @@ class Envelope(WireFormat):
     def final_event(self, figures: Figures) -> bytes:
         """`event: tokenhub` with all that an envelope has but the response, behind the stream's `[DONE]`."""
         return format_event(msgspec.json.encode(_write_figures(figures)), "tokenhub")
+
+    def give_again(self, answer: bytes, reason: str, decision_id: str, *, stream: bool) -> bytes:
+        """The kept answer with the figures of the request that gets it now."""
+        head, body, tail = b"", answer, b""
+        if stream:
+            start = answer.rindex(_FINAL_EVENT) + len(_FINAL_EVENT)
+            head, body, tail = answer[:start], answer[start:], b"\n\n"
+        told = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        figures = {"cost_usd": _write_usd(0), "routing_reason": reason, "decision_id": decision_id}
+        return head + msgspec.json.encode({**told, **figures}) + tail
 
     def error_body(self, error: TokenhubError, request_id: str) -> bytes:
         """A problem of RFC 9457, with the members that the admin API's have."""

@@ -10,7 +10,8 @@ from django.utils import timezone
 
 from access.idempotency import AnswerStore, prune
 from access.models import IdempotentAnswer
-from gateway.idempotency import Claim, StoreUnavailable
+from gateway.idempotency import Claim
+from gateway.keeping import StoreUnavailable
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -47,6 +47,7 @@ READ_ONLY = {
 """Nobody adds to, changes or deletes these on the pages."""
 
 PAGES: dict[str, set[str]] = {
+    "access/project/<object_id>/clear-cache/": on("access.project", "change"),
     "access/apikey/<object_id>/rotate/": on("access.apikey", "change"),
     "access/apikey/<object_id>/end-overlap/": on("access.apikey", "change"),
     "access/apikey/<object_id>/revoke/": on("access.apikey", "change"),

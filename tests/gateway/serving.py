@@ -11,6 +11,7 @@ from typing import Any
 
 import uvicorn
 
+from gateway.answer_cache import AnswerCacheStore
 from gateway.app import FindDecision, Gateway
 from gateway.config import GatewayConfig
 from gateway.idempotency import IdempotencyStore
@@ -78,6 +79,7 @@ async def running_gateway(
     configuration_error: str = "",
     find_decision: FindDecision | None = None,
     idempotency: IdempotencyStore | None = None,
+    answers: AnswerCacheStore | None = None,
     **options: Any,
 ) -> AsyncIterator[RunningGateway]:
     """A gateway in force with this snapshot. Its providers' credential `TOKENHUB_CRED_TESTS` is `CREDENTIAL`, for their origins."""
@@ -95,6 +97,7 @@ async def running_gateway(
         keyring,
         configuration_error=lambda: configuration_error,
         idempotency=idempotency,
+        answers=answers,
     )
     shared = SharedCounts(folder / "metrics", "tests")
     gateway = Gateway(worker, shared, find_decision=find_decision)

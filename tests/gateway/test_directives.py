@@ -237,7 +237,7 @@ def test_a_prompt_of_completions_may_have_one() -> None:
         json.dumps({"model": "m", "prompt": ["@@tokenhub mode=cheap\nx", "y", "@@tokenhub cache=on"]})
     )
     directives, body = strip_body(several, Operation.OPENAI_COMPLETIONS)
-    assert directives == Directives(mode="cheap", cache=True, ignored=("cache",))
+    assert directives == Directives(mode="cheap", cache=True)
     assert json.loads(body.raw)["prompt"] == ["x", "y", PLACEHOLDER]
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway.idempotency import Claim, StoreUnavailable
+from gateway.idempotency import Claim
+from gateway.keeping import StoreUnavailable
 from gateway.sealing import Sealer
 from providers.mock import MockOptions, MockProvider
 from providers.simulation import Settings

@@ -128,6 +128,7 @@ INVALID = {
     "WORKERS": "1.5",
     "BACKLOG": "1",
     "IDEMPOTENCY_HOURS": "0",
+    "CACHE_MOST": "1",
     "DECISIONS_PER_SECOND": "-1",
     "DECISIONS_DAYS": "0",
     "DECISIONS_MOST": "many",

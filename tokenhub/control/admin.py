@@ -6,7 +6,7 @@ refuses is shown on the form it came from. The audit trail replaces Django's own
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from django.conf import settings
@@ -252,6 +252,36 @@ class ModelAdmin(NoPopups, UnfoldModelAdmin):
         if row is None:
             raise Http404
         return row
+
+    def confirmed(
+        self,
+        request: HttpRequest,
+        row: Any,
+        *,
+        title: str,
+        question: str,
+        button: str,
+        breaks: list[str],
+        write: Callable[[], str],
+    ) -> HttpResponse:
+        """Asks on GET, saying what will break; writes on POST and says what was done."""
+        if request.method == "POST":
+            try:
+                messages.success(request, write())
+            except TokenhubError as refused:
+                self.say_refused(request, refused)
+            return HttpResponseRedirect(self.url_for("change", row.pk))
+        return self.page(
+            request,
+            "console/confirm.html",
+            title,
+            question=question,
+            consequences=breaks,
+            button=button,
+            danger=True,
+            subject=row,
+            back_url=self.url_for("change", row.pk),
+        )
 
     def say_refused(self, request: HttpRequest, refused: TokenhubError) -> None:
         """Shows a refusal as messages."""

@@ -170,7 +170,8 @@ class KeyDigestSpec:
 class KeySpec:
     """An API key as admission sees it. `allowed_models` None: every model; names are models', `provider/model`s or aliases'.
 
-    Two digests are live during a rotation's overlap. `expires_at` is Unix seconds, 0 = never.
+    Two digests are live during a rotation's overlap. `expires_at` is Unix seconds, 0 = never. `cache_seconds` is for how long its
+    project gives the same answer again to the same request, 0 = never.
     """
 
     id: str
@@ -182,6 +183,7 @@ class KeySpec:
     enabled: bool = True
     team: str = ""
     project: str = ""
+    cache_seconds: int = 0
 
     @property
     def tenant(self) -> str:
