@@ -1,4 +1,4 @@
-"""`Idempotency-Key` on running installations of four workers: fifty at once are one call, and a dead worker's key comes free."""
+"""`Idempotency-Key` and the answer cache on running installations of four workers: one call, whichever worker is asked."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -58,6 +59,53 @@ async def test_fifty_at_once_are_one_call_and_one_answer(service: Service, mock:
     async with httpx.AsyncClient(timeout=60) as client:
         conflict = await ask(client, service, "order-1", "another text")
     assert (conflict.status_code, conflict.json()["error"]["code"]) == (409, "idempotency_conflict")
+
+
+async def until_told(service: Service, admin: httpx.Client, path: str, name: str, value: int) -> None:
+    """Waits until the admin API tells that figure."""
+    await asyncio.to_thread(
+        service.until, lambda: [admin.get(path).json()], lambda told: told[0][name] == value
+    )
+
+
+async def test_a_project_that_keeps_answers_pays_once_over_all_workers(
+    service: Service, mock: MockProcess
+) -> None:
+    with service.admin() as admin:
+
+        def make(path: str, **fields: Any) -> dict[str, Any]:
+            answer = admin.post(path, json=fields)
+            assert answer.status_code == 201, answer.text
+            made: dict[str, Any] = answer.json()
+            return made
+
+        team = make("teams", name="Red", slug="red")
+        project = make("projects", team=team["id"], name="Apollo", slug="apollo", cache_seconds=600)
+        key = make("api-keys", name="apollo", team=team["id"], project=project["id"])["secret"]
+        service.wait_revision()
+        before = stats(mock)["calls"]
+        body = {"model": "work", "messages": [{"role": "user", "content": "hello"}]}
+        headers = {"authorization": f"Bearer {key}"}
+
+        async def one() -> httpx.Response:
+            async with httpx.AsyncClient(timeout=60) as client:
+                return await client.post(f"{service.url}/v1/chat/completions", json=body, headers=headers)
+
+        first = await one()
+        assert (first.status_code, first.headers["x-tokenhub-cache"]) == (200, "miss")
+        cache = f"projects/{project['id']}/cache"
+        await until_told(service, admin, cache, "answers", 1)
+        # New connections, so that the kernel spreads them over the workers.
+        answers = [await one() for _ in range(20)]
+        assert {answer.headers["x-tokenhub-cache"] for answer in answers} == {"hit"}
+        assert {answer.content for answer in answers} == {first.content}
+        assert stats(mock)["calls"] == before + 1
+        await until_told(service, admin, cache, "hits", 20)
+        with service.administrator() as person:
+            page = person.page(f"/admin/access/project/{project['id']}/change/")
+        assert "1 answer kept; in 30 days 20 answers given again" in page
+        assert admin.delete(cache).status_code == 204
+        assert (await one()).headers["x-tokenhub-cache"] == "miss"
 
 
 async def test_a_killed_workers_key_is_taken_over(
