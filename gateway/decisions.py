@@ -148,6 +148,8 @@ def _describe(exchange: Exchange, error: TokenhubError | None) -> dict[str, Any]
         asked = {name: getattr(exchange.directives, name) for name in _SETTINGS}
         told["directives"] = {name: value for name, value in asked.items() if value}
         told["directives_ignored"] = list(exchange.directives.ignored)
+    if exchange.guarded:
+        told["guards"] = dict(sorted(exchange.guarded.items()))
     if exchange.losses:
         told["translation"] = list(exchange.losses)
     told["attempts"] = [_describe_attempt(one) for one in exchange.tried]

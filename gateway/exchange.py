@@ -64,6 +64,7 @@ class Exchange:
         "drain",
         "dropped",
         "finished",
+        "guarded",
         "headers",
         "interruption",
         "key",
@@ -119,6 +120,8 @@ class Exchange:
         """What stages add to the answer's headers."""
         self.stages: Sequence[AnswerStage] = ()
         """What its answer goes through before the caller gets it."""
+        self.guarded: dict[str, int] = {}
+        """What guards found, by `guard:kind`."""
         self.reason = ""
         self.pin: tuple[bytes, float] | None = None
         """Under which name the target that serves this is remembered, and for how many seconds."""
@@ -159,6 +162,7 @@ class Exchange:
         child.asked, child.stream, child.reason = self.asked, self.stream, self.reason
         child.started_at, child.upstream_seconds = self.started_at, self.upstream_seconds
         child.attempts, child.tried, child.purpose = self.attempts, self.tried, purpose
+        child.guarded, child.told = self.guarded, list(self.told)
         child._call, child.losses, child.dropped = self._call, self.losses, self.dropped
         return child
 

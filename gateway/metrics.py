@@ -54,6 +54,7 @@ COUNTERS: Mapping[str, tuple[str, Labels]] = {
     ),
     "heartbeats": ("Heartbeats sent on slow streams.", ("provider",)),
     "idempotent_replays": ("Answers given again for an Idempotency-Key.", ("operation",)),
+    "guards": ("Finds of guards in requests (before) and answers (after).", ("guard", "side", "kind")),
     "answer_cache": (
         "Requests of projects that keep answers: given again (hit), kept (miss), or neither (bypass).",
         ("operation", "result"),

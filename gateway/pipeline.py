@@ -18,6 +18,7 @@ from gateway.directives import MARK
 from gateway.exchange import Exchange
 from gateway.failover import Failover
 from gateway.features import NEEDS
+from gateway.guards.guarding import Guards
 from gateway.idempotency import HEADER, Idempotency
 from gateway.inner import InnerCalls
 from gateway.metrics import Metrics
@@ -50,6 +51,7 @@ class Pipeline:
         inner: InnerCalls,
         idempotency: Idempotency,
         answers: AnswerCache,
+        guards: Guards,
         metrics: Metrics,
         *,
         wall: Callable[[], float],
@@ -62,6 +64,7 @@ class Pipeline:
         self._inner = inner
         self._idempotency = idempotency
         self._answers = answers
+        self._guards = guards
         self._metrics = metrics
         self._wall = wall
         self._clock = clock
@@ -132,6 +135,9 @@ class Pipeline:
 
     async def _attempt(self, exchange: Exchange, decision: Decision, receive: Receive) -> None:
         """Has a provider answer the request, for as long as its caller is there and its time lasts."""
+        policy = decision.plan.policy
+        if policy is not None and policy.guards:
+            await self._guards.enter(exchange, policy.guards)
         loop = asyncio.get_running_loop()
         watch = DepartureWatch(receive, partial(self._caller_gone, exchange), loop)
         total = decision.candidates[0].provider.timeouts.total

@@ -16,6 +16,8 @@ from gateway.attempt import Dispatcher, Upstreams
 from gateway.config import GatewayConfig
 from gateway.decisions import DecisionLog
 from gateway.failover import Failover
+from gateway.guards.guarding import Guards
+from gateway.guards.webhook import Webhooks
 from gateway.health import HealthBoard
 from gateway.idempotency import Idempotency, IdempotencyStore
 from gateway.inner import InnerCalls
@@ -90,6 +92,7 @@ class Worker:
             InnerCalls(self.failover),
             Idempotency(idempotency, _newest_pepper(config), self.metrics),
             AnswerCache(answers, _newest_pepper(config), self.metrics, wall),
+            Guards(Webhooks(self.network, keyring.find_variable, wall), self.metrics),
             self.metrics,
             wall=wall,
             clock=clock,

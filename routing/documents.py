@@ -1,7 +1,8 @@
 """A policy's document: JSON as people and the database have it, read into a PolicySpec and written back. Control plane; pure.
 
     {"schema": 1, "when": {...}, "targets": [...], "mode": "normal", "weights": null, "strategy": "score", "bounds": {...},
-     "fallbacks": {"any": [...]}, "hedge": {...}, "affinity": {...}, "attempts": 0, "directives": true}
+     "fallbacks": {"any": [...]}, "hedge": {...}, "affinity": {...}, "attempts": 0, "directives": true,
+     "guards": [...]}
 
 Every member may be missing and then takes the default of its spec. Hours are `{"weekdays": ["mon"], "start": "08:00", "end":
 "18:00"}` in UTC. The bound on cost is `max_cost_usd` (USD, a decimal string or a number) or `max_cost_nanos` (nano-dollars):
@@ -14,6 +15,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, get_args
 
+from routing.guard_documents import read_guards, write_guards
 from routing.reading import Problem, Reader, refuse
 from tokenhub.core.money import usd_from_nanos
 from tokenhub.core.policies import (
@@ -71,7 +73,7 @@ SECRET_HEADERS: Final = frozenset(
 
 MEMBERS: Final = (
     "schema", "when", "targets", "mode", "weights", "strategy", "bounds", "fallbacks", "hedge", "affinity", "attempts",
-    "directives",
+    "directives", "guards",
 )  # fmt: skip
 
 
@@ -113,6 +115,7 @@ def read_document(
         affinity=_read_affinity(top),
         attempts=top.whole("attempts", 0, 0, MAX_ATTEMPTS, "attempts, 0 for the house's default"),
         directives=top.truth("directives", True),
+        guards=read_guards(top),
     )
     return spec, top.problems
 
@@ -142,6 +145,7 @@ def store_document(spec: PolicySpec) -> Document:
         "affinity": {"by": spec.affinity.by, "seconds": spec.affinity.seconds},
         "attempts": spec.attempts,
         "directives": spec.directives,
+        "guards": write_guards(spec.guards),
     }
 
 

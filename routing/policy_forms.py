@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import yaml
 from django import forms
 from django.forms import BoundField
 
@@ -87,6 +88,27 @@ class HeadersField(LinesField):
         return found
 
 
+class GuardsField(LinesField):
+    """Guards as YAML."""
+
+    def prepare_value(self, value: Any) -> Any:
+        """The guards as text."""
+        if not isinstance(value, (list, tuple)):
+            return value
+        return yaml.safe_dump(list(value), sort_keys=False, allow_unicode=True, width=1000) if value else ""
+
+    def to_python(self, value: Any) -> Any:
+        """The text as guards. Raises ValidationError for what is no YAML."""
+        try:
+            return yaml.safe_load(forms.CharField.to_python(self, value) or "") or []
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            mark = getattr(error, "problem_mark", None)
+            where = f" in line {mark.line + 1}" if mark is not None else ""
+            raise forms.ValidationError(
+                f"That is no YAML{where}: {getattr(error, 'problem', None) or error}."
+            ) from error
+
+
 def _choice(label: str, names: tuple[str, ...], labels: Mapping[str, str]) -> forms.ChoiceField:
     return forms.ChoiceField(label=label, choices=[(name, labels[name]) for name in names])
 
@@ -160,6 +182,14 @@ class DraftForm(forms.Form):
     hedge__after_ms = _whole("After, ms", "0 = the target's own 95th percentile.")
     hedge__max_share = _share("For at most this share of requests", "0 to 1.")
 
+    guards = GuardsField(
+        "Guards",
+        "A YAML list. Of kind redact: patterns (secret, email, iban, card, ssn, phone, ip), own (label: expression), action (mask, "
+        "block, flag), restore; of kind webhook: url, secret, timeout_ms, failure (closed, open); each with a name and on (before, "
+        "after, both).",
+        rows=8,
+    )
+
     note = forms.CharField(
         label="Why",
         required=False,
@@ -203,6 +233,7 @@ class DraftForm(forms.Form):
             "",
             ("affinity__by", "affinity__seconds", "hedge__enabled", "hedge__after_ms", "hedge__max_share"),
         ),
+        ("What looks at texts", "Guards that redact come first, then webhooks, each in their order.", ("guards",)),
         ("For the record", "", ("note",)),
     )  # fmt: skip
 

@@ -39,6 +39,8 @@ def write_value(path: str, value: Any) -> str:
         return "the mode’s" if path.startswith("weights") else "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if path == "guards":
+        return "\n".join(_write_guard(one) for one in value) or "–"
     if path == "when.hours":
         return "\n".join(f"{', '.join(one['weekdays'])} {one['start']}–{one['end']}" for one in value) or "–"
     if isinstance(value, Mapping):
@@ -46,6 +48,20 @@ def write_value(path: str, value: Any) -> str:
     if isinstance(value, list):
         return "\n".join(str(one) for one in value) or "–"
     return labels.get(path, {}).get(value, str(value))
+
+
+def _write_guard(guard: Mapping[str, Any]) -> str:
+    """A guard on one line."""
+    said = {
+        name: value
+        for name, value in guard.items()
+        if name not in ("name", "kind") and value not in ("", [], {}, False)
+    }
+    texts = [
+        f"{name} {', '.join(map(str, value)) if isinstance(value, list) else value}"
+        for name, value in said.items()
+    ]
+    return f"{guard['name']} ({guard['kind']}): {'; '.join(texts)}"
 
 
 def write_changes(changes: list[Difference]) -> list[dict[str, str]]:

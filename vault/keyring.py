@@ -144,6 +144,10 @@ class Keyring:
         self.vault_state: VaultState = "none"
         self.vault_reason = ""
 
+    def find_variable(self, name: str) -> str:
+        """An environment variable that holds a secret of another kind than a provider's key, "" where it is not set."""
+        return self._environ.get(name, "")
+
     def __repr__(self) -> str:
         return f"Keyring({len(self._opened)} opened)"
 

@@ -68,7 +68,11 @@ class RunningGateway:
 
 def credential_variables(snapshot: Snapshot) -> dict[str, str]:
     """The environment of a gateway with these providers."""
-    return {"TOKENHUB_CRED_TESTS": CREDENTIAL, "TOKENHUB_CRED_TESTS__ORIGIN": list_origins(snapshot)}
+    return {
+        "TOKENHUB_GUARD_REVIEW": "the guard's secret",
+        "TOKENHUB_CRED_TESTS": CREDENTIAL,
+        "TOKENHUB_CRED_TESTS__ORIGIN": list_origins(snapshot),
+    }
 
 
 @asynccontextmanager

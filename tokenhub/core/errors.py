@@ -7,6 +7,7 @@ TokenhubError
 │   │   └── ContextOverflow         400  context_length_exceeded
 │   ├── AuthenticationFailed        401  invalid_api_key
 │   ├── PermissionDenied            403  permission_denied
+│   ├── GuardBlocked                403  guard_blocked
 │   ├── NotFound                    404  not_found
 │   │   └── ModelNotFound           404  model_not_found
 │   ├── MethodNotAllowed            405  method_not_allowed
@@ -23,6 +24,7 @@ TokenhubError
 │   ├── AllAttemptsFailed           502  all_attempts_failed
 │   ├── OutputInvalid               502  output_invalid
 │   ├── NotReady                    503  not_ready
+│   ├── GuardUnavailable            503  guard_unavailable
 │   └── DeadlineExceeded            504  deadline_exceeded
 └── ConfigurationError              an operator can mend it (start-up, publishing)
     ├── SettingInvalid
@@ -101,6 +103,13 @@ class PermissionDenied(CallerError):
     """The key is valid but may not do this; the message names the scope or the model."""
 
     code = "permission_denied"
+    status = 403
+
+
+class GuardBlocked(CallerError):
+    """A guard of the request's policy refuses the request or its answer. The message names guard and kind, never the text."""
+
+    code = "guard_blocked"
     status = 403
 
 
@@ -208,6 +217,14 @@ class NotReady(ServiceError):
     """Tokenhub can't serve now: no snapshot yet, shutting down, or the disk is full."""
 
     code = "not_ready"
+    status = 503
+    retryable = True
+
+
+class GuardUnavailable(ServiceError):
+    """A guard that must have its say can't be asked."""
+
+    code = "guard_unavailable"
     status = 503
     retryable = True
 

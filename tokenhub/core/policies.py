@@ -17,6 +17,11 @@ Strategy = Literal[
 StickyBy = Literal["request", "conversation", "session", "user", "key"]
 Cause = Literal["any", "context", "content_policy", "rate_limit"]
 
+GuardKind = Literal["redact", "webhook"]
+GuardSide = Literal["before", "after", "both"]
+GuardAction = Literal["mask", "block", "flag"]
+GuardFailure = Literal["closed", "open"]
+
 MAX_TARGETS: Final = 100
 MAX_FALLBACKS: Final = 20
 MAX_ATTEMPTS: Final = 20
@@ -111,13 +116,37 @@ class AffinitySpec:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardSpec:
+    """What looks at the texts of requests and answers. `on` says at which of them.
+
+    A `redact` guard finds `patterns` (names of `tokenhub.core.detection`) and `own` ones (label, RE2 expression), and masks them,
+    blocks, or just says so (`flag`). With `restore` the answer has the originals again where the model repeats what was masked.
+    A `webhook` is asked at `url`, signed with the variable that `secret` names ("" = unsigned), for `timeout_ms` at most;
+    `failure` says whether a request goes on where it can't be asked.
+    """
+
+    name: str
+    kind: GuardKind = "redact"
+    on: GuardSide = "both"
+    action: GuardAction = "mask"
+    patterns: tuple[str, ...] = ()
+    own: tuple[tuple[str, str], ...] = ()
+    restore: bool = False
+    url: str = ""
+    secret: str = ""
+    timeout_ms: int = 2000
+    failure: GuardFailure = "closed"
+
+
+@dataclass(frozen=True, slots=True)
 class PolicySpec:
     """One published version of a policy.
 
     Policies are asked in the order of `priority` (lowest first), and the first whose `when` holds is taken, unless a request
     names one. `targets` are names of models, `provider/model`s and aliases; none: what the request asks for, and every model of
     the key's for `auto`. `weights` None: the mode's. `fallbacks` are such names too, tried after the candidates, by the cause
-    of the failure. `attempts` 0: the house's default. `directives` False: directives in messages are text like any other.
+    of the failure. `attempts` 0: the house's default. `directives` False: directives in messages are text like any other. `guards`
+    look at texts: those that redact first, then webhooks, each in their order.
     """
 
     id: str
@@ -135,3 +164,4 @@ class PolicySpec:
     affinity: AffinitySpec = AffinitySpec()
     attempts: int = 0
     directives: bool = True
+    guards: tuple[GuardSpec, ...] = ()
