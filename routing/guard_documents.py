@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from typing import Any, Final, get_args
 from urllib.parse import urlsplit
 
+from routing.engine.detection import MOST_OWN, PATTERNS, check_own
 from routing.reading import Reader
-from tokenhub.core.detection import MOST_OWN, PATTERNS, check_own
 from tokenhub.core.policies import GuardAction, GuardFailure, GuardKind, GuardSide, GuardSpec
 
 MAX_GUARDS: Final = 10
@@ -57,11 +57,12 @@ def _read_guard(one: Reader) -> GuardSpec:
 
 
 def _read_redacting(one: Reader, name: str, on: GuardSide) -> GuardSpec:
+    before = len(one.problems)
     action = one.choice("action", ACTIONS, "mask")
     patterns = one.members("patterns", tuple(PATTERNS))
     own = dict(_read_own(one))
     restore = one.truth("restore", False)
-    if not patterns and not own and not one.problems:
+    if not patterns and not own and len(one.problems) == before:
         one.wrong(
             "patterns", "it looks for nothing", f"name some of {', '.join(PATTERNS)}, or own expressions"
         )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from tokenhub.core.detection import Detector, Find
+from routing.engine.detection import Detector, Find
 from tokenhub.core.errors import GuardBlocked
 from tokenhub.core.policies import GuardSpec
 

@@ -42,7 +42,7 @@ PURE = (
     "vault.places",
 )
 PURE_LIBRARIES = {"msgspec"}
-PURE_LIBRARIES_OF = {"vault.engine": {"cryptography"}}
+PURE_LIBRARIES_OF = {"vault.engine": {"cryptography"}, "routing.engine": {"re2"}}
 MAY_STAND_ON = {"vault.keyring": ("vault.engine", "vault.places"), "vault.places": ("vault.engine",)}
 """Pure packages that may use another one: what holds the keys uses what opens them."""
 MAY_BUILD_ON = {"vllm": {"openai", "anthropic"}, "simulated": {"openai", "anthropic"}}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.guards.redaction import Masking, Placeholders, Redactor, Restoring, within_json
-from tokenhub.core.detection import PATTERNS, Detector, check_own
+from routing.engine.detection import PATTERNS, Detector, check_own
 from tokenhub.core.errors import GuardBlocked
 from tokenhub.core.policies import GuardSpec
 

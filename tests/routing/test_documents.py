@@ -40,6 +40,16 @@ WHOLE: dict[str, Any] = {
     "affinity": {"by": "session", "seconds": 60},
     "attempts": 4,
     "directives": False,
+    "guards": [
+        {
+            "name": "pii", "kind": "redact", "on": "both", "action": "mask", "patterns": ["email"], "own": {"ticket": "TCK-[0-9]+"},
+            "restore": True,
+        },
+        {
+            "name": "review", "kind": "webhook", "on": "after", "url": "https://guard.example:8443/a?b=c",
+            "secret": "TOKENHUB_GUARD_R", "timeout_ms": 500, "failure": "open",
+        },
+    ],
 }  # fmt: skip
 
 
@@ -133,6 +143,24 @@ REFUSED: tuple[tuple[str, Any, str, str], ...] = (
     ("affinity.seconds", 604_801, "affinity.seconds", "seconds"),
     ("attempts", 21, "attempts", "attempts"),
     ("directives", 1, "directives", "one of the two"),
+    ("guards", {}, "guards", "give a list"),
+    ("guards", [{"name": "a", "patterns": ["email"]}] * 2, "guards[1].name", "a name of its own"),
+    ("guards", [{"name": "A b", "patterns": ["email"]}], "guards[0].name", "small letters"),
+    ("guards", [{"name": "a"}], "guards[0].patterns", "name some of"),
+    ("guards", [{"name": "a", "patterns": ["emial"]}], "guards[0].patterns[0]", "did you mean email?"),
+    ("guards", [{"name": "a", "patterns": ["email"], "action": "hide"}], "guards[0].action", "there are"),
+    ("guards", [{"name": "a", "patterns": ["email"], "on": "after", "restore": True}], "guards[0].restore", "mask before"),
+    ("guards", [{"name": "a", "patterns": ["email"], "url": "https://x"}], "guards[0].url", "leave it out"),
+    ("guards", [{"name": "a", "own": {"x": "("}}], "guards[0].own.x", "RE2"),
+    ("guards", [{"name": "a", "own": {"x": "a*"}}], "guards[0].own.x", "matches something"),
+    ("guards", [{"name": "a", "own": {"email": "a"}}], "guards[0].own.email", "small letters"),
+    ("guards", [{"name": "a", "own": {"x": 1}}], "guards[0].own.x", "RE2"),
+    ("guards", [{"name": "a", "kind": "webhook"}], "guards[0].url", "https://"),
+    ("guards", [{"name": "a", "kind": "webhook", "url": "https://u:p@x/"}], "guards[0].url", "https://"),
+    ("guards", [{"name": "a", "kind": "webhook", "url": "file:///etc"}], "guards[0].url", "https://"),
+    ("guards", [{"name": "a", "kind": "webhook", "url": "https://x", "secret": "sk-1"}], "guards[0].secret", "TOKENHUB_GUARD_"),
+    ("guards", [{"name": "a", "kind": "webhook", "url": "https://x", "timeout_ms": 1}], "guards[0].timeout_ms", "milliseconds"),
+    ("guards", [{"name": "a", "kind": "webhook", "url": "https://x", "patterns": []}], "guards[0].patterns", "leave it out"),
     ("when.keys", ["short"], "when.keys[0]", ""),
     ("when.teams", ["A Team"], "when.teams[0]", ""),
     ("when.models", ["a*b"], "when.models[0]", ""),

@@ -94,6 +94,8 @@ def test_every_field_of_the_form_comes_into_the_document_and_back(browser: Clien
         hedge__enabled="on",
         hedge__after_ms="200",
         hedge__max_share="0.05",
+        guards="- {name: pii, kind: redact, patterns: [email], own: {ticket: 'TCK-[0-9]+'}}\n"
+        "- {name: review, kind: webhook, url: 'https://guard.example/'}",
         note="since it is night",
     )
     saved = browser.post(url(policy, "draft"), {**typed, "publish": "1"})
@@ -114,6 +116,8 @@ def test_every_field_of_the_form_comes_into_the_document_and_back(browser: Clien
         "content_policy": ["three"],
         "rate_limit": ["four"],
     }
+    assert [guard["name"] for guard in document["guards"]] == ["pii", "review"]
+    assert document["guards"][0]["own"] == {"ticket": "TCK-[0-9]+"}
     # What the page shows of it, sent again, is the same document.
     page = browser.get(url(policy, "draft"))
     form = page.context["form"]

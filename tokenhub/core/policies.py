@@ -119,7 +119,7 @@ class AffinitySpec:
 class GuardSpec:
     """What looks at the texts of requests and answers. `on` says at which of them.
 
-    A `redact` guard finds `patterns` (names of `tokenhub.core.detection`) and `own` ones (label, RE2 expression), and masks them,
+    A `redact` guard finds `patterns` (names of `routing.engine.detection`) and `own` ones (label, RE2 expression), and masks them,
     blocks, or just says so (`flag`). With `restore` the answer has the originals again where the model repeats what was masked.
     A `webhook` is asked at `url`, signed with the variable that `secret` names ("" = unsigned), for `timeout_ms` at most;
     `failure` says whether a request goes on where it can't be asked.
