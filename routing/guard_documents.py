@@ -1,8 +1,8 @@
 """The guards of a policy's document, read into GuardSpecs and written back. Control plane; pure.
 
-{"name": "pii", "kind": "redact", "on": "both", "action": "mask", "patterns": ["email", "card"],
+{"name": "pii", "kind": "redact", "side": "both", "action": "mask", "patterns": ["email", "card"],
  "own": {"ticket": "TCK-[0-9]{6}"}, "restore": true}
-{"name": "review", "kind": "webhook", "on": "before", "url": "https://…", "secret": "TOKENHUB_GUARD_REVIEW",
+{"name": "review", "kind": "webhook", "side": "before", "url": "https://…", "secret": "TOKENHUB_GUARD_REVIEW",
  "timeout_ms": 2000, "failure": "closed"}
 """
 
@@ -35,7 +35,7 @@ _LONGEST_URL = 1000
 def read_guards(top: Reader) -> tuple[GuardSpec, ...]:
     """The guards of a document; what is wrong is noted in `top`, and such a guard is left out."""
     found: dict[str, GuardSpec] = {}
-    for one in top.inners("guards", ("name", "kind", "on", *_REDACT, *_WEBHOOK), MAX_GUARDS):
+    for one in top.inners("guards", ("name", "kind", "side", *_REDACT, *_WEBHOOK), MAX_GUARDS):
         guard = _read_guard(one)
         if guard.name in found:
             one.wrong("name", f"{guard.name!r} stands there twice", "give each guard a name of its own")
@@ -52,11 +52,11 @@ def _read_guard(one: Reader) -> GuardSpec:
     for foreign in _WEBHOOK if kind == "redact" else _REDACT:
         if one.has(foreign):
             one.wrong(foreign, f"a {kind} guard has none", "leave it out")
-    on = one.choice("on", SIDES, "both")
-    return _read_redacting(one, name, on) if kind == "redact" else _read_webhook(one, name, on)
+    side = one.choice("side", SIDES, "both")
+    return _read_redacting(one, name, side) if kind == "redact" else _read_webhook(one, name, side)
 
 
-def _read_redacting(one: Reader, name: str, on: GuardSide) -> GuardSpec:
+def _read_redacting(one: Reader, name: str, side: GuardSide) -> GuardSpec:
     before = len(one.problems)
     action = one.choice("action", ACTIONS, "mask")
     patterns = one.members("patterns", tuple(PATTERNS))
@@ -66,10 +66,10 @@ def _read_redacting(one: Reader, name: str, on: GuardSide) -> GuardSpec:
         one.wrong(
             "patterns", "it looks for nothing", f"name some of {', '.join(PATTERNS)}, or own expressions"
         )
-    if restore and (action != "mask" or on == "after"):
+    if restore and (action != "mask" or side == "after"):
         one.wrong("restore", "nothing of a request is masked", "mask before, or leave it out")
     return GuardSpec(
-        name, "redact", on, action, patterns=tuple(patterns), own=tuple(own.items()), restore=restore
+        name, "redact", side, action, patterns=tuple(patterns), own=tuple(own.items()), restore=restore
     )
 
 
@@ -90,7 +90,7 @@ def _read_own(one: Reader) -> Iterable[tuple[str, str]]:
             yield label, expression
 
 
-def _read_webhook(one: Reader, name: str, on: GuardSide) -> GuardSpec:
+def _read_webhook(one: Reader, name: str, side: GuardSide) -> GuardSpec:
     url, secret = one.get("url", ""), one.get("secret", "")
     if not isinstance(url, str) or not _is_url(url):
         one.wrong(
@@ -109,7 +109,7 @@ def _read_webhook(one: Reader, name: str, on: GuardSide) -> GuardSpec:
     return GuardSpec(
         name,
         "webhook",
-        on,
+        side,
         url=url,
         secret=secret,
         timeout_ms=one.whole("timeout_ms", 2000, 10, MAX_TIMEOUT_MS, "milliseconds"),
@@ -137,7 +137,7 @@ def write_guards(guards: Iterable[GuardSpec]) -> list[dict[str, Any]]:
 
 
 def _write_guard(guard: GuardSpec) -> dict[str, Any]:
-    head: dict[str, Any] = {"name": guard.name, "kind": guard.kind, "on": guard.on}
+    head: dict[str, Any] = {"name": guard.name, "kind": guard.kind, "side": guard.side}
     if guard.kind == "redact":
         return head | {
             "action": guard.action,

@@ -185,8 +185,8 @@ class DraftForm(forms.Form):
     guards = GuardsField(
         "Guards",
         "A YAML list. Of kind redact: patterns (secret, email, iban, card, ssn, phone, ip), own (label: expression), action (mask, "
-        "block, flag), restore; of kind webhook: url, secret, timeout_ms, failure (closed, open); each with a name and on (before, "
-        "after, both).",
+        "block, flag), restore; of kind webhook: url, secret, timeout_ms, failure (closed, open); each with a name and a side "
+        "(before, after, both).",
         rows=8,
     )
 

@@ -55,13 +55,19 @@ def _write_guard(guard: Mapping[str, Any]) -> str:
     said = {
         name: value
         for name, value in guard.items()
-        if name not in ("name", "kind") and value not in ("", [], {}, False)
+        if name not in ("name", "kind") and value not in ("", [], {})
     }
-    texts = [
-        f"{name} {', '.join(map(str, value)) if isinstance(value, list) else value}"
-        for name, value in said.items()
-    ]
-    return f"{guard['name']} ({guard['kind']}): {'; '.join(texts)}"
+    return f"{guard['name']} ({guard['kind']}): " + "; ".join(
+        f"{name.replace('_', ' ')} {_write_plain(value)}" for name, value in said.items()
+    )
+
+
+def _write_plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} = {text}" for name, text in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def write_changes(changes: list[Difference]) -> list[dict[str, str]]:

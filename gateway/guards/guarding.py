@@ -46,12 +46,12 @@ class Guards:
     async def enter(self, exchange: Exchange, guards: Sequence[GuardSpec]) -> None:
         """Edits the request's texts, and sets the stages that its answer goes through. Raises GuardBlocked or GuardUnavailable."""
         placeholders = Placeholders()
-        before = [guard for guard in guards if guard.on != "after"]
+        before = [guard for guard in guards if guard.side != "after"]
         await self._edit_request(exchange, before, placeholders)
         tell_head(exchange)
         if exchange.wire.operation in _WITHOUT_TEXTS:
             return
-        after = [guard for guard in guards if guard.on != "before"]
+        after = [guard for guard in guards if guard.side != "before"]
         redacting = [guard for guard in after if guard.kind == "redact"]
         stages: list[AnswerStage] = []
         if redacting:

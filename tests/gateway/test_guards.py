@@ -80,7 +80,7 @@ async def test_a_guard_that_blocks_a_request_lets_nothing_out(
 ) -> None:
     provider = a_provider("one", "openai", mock.port)
     key, text = a_key()
-    block = GuardSpec("no-cards", on="before", action="block", patterns=("card",))
+    block = GuardSpec("no-cards", side="before", action="block", patterns=("card",))
     snapshot = a_snapshot(
         providers=(provider,), models=(a_model(provider, "work"),), keys=(key,), policies=guarded(block)
     )
@@ -100,7 +100,7 @@ async def test_a_guard_that_blocks_a_request_lets_nothing_out(
 async def test_a_guard_that_blocks_an_answer_gives_none_of_it_and_it_is_accounted(
     http: httpx.AsyncClient, tmp_path: Path, client: Client
 ) -> None:
-    block = GuardSpec("no-cards", on="after", action="block", patterns=("card",))
+    block = GuardSpec("no-cards", side="after", action="block", patterns=("card",))
     async with saying(tmp_path, f"It is {CARD}.", f"It is {CARD}.", policies=guarded(block)) as (
         gateway,
         key,
@@ -217,7 +217,7 @@ async def hooked(
     async with serve(hook.answer) as raw:
         # The tests' gateway has one variable; its name is not one for guards, and so it is never sent.
         guard = GuardSpec("review", "webhook", url=f"http://127.0.0.1:{raw.port}/check?v=1", timeout_ms=400)
-        guards = (GuardSpec("pii", on="before", patterns=("email",), restore=True), _with(guard, fields))
+        guards = (GuardSpec("pii", side="before", patterns=("email",), restore=True), _with(guard, fields))
         async with saying(folder, *texts, policies=guarded(*guards)) as (gateway, key, model):
             yield gateway, key, model, hook
 
@@ -281,13 +281,13 @@ WRONG: list[tuple[Any, str]] = [
 async def test_a_webhook_that_fails_closes_the_way_or_leaves_it_open(
     http: httpx.AsyncClient, tmp_path: Path, said: Any, why: str
 ) -> None:
-    async with hooked(tmp_path / "closed", lambda _: said, on="before") as (gateway, key, model, _):
+    async with hooked(tmp_path / "closed", lambda _: said, side="before") as (gateway, key, model, _):
         refused = await call(http, gateway, key, "openai", a_body("openai", "work"))
         assert (refused.status, refused.headers["retry-after"]) == (503, "1")
         assert "guard_unavailable" in refused.raw.decode()
         assert why in refused.raw.decode()
         assert not model.asked
-    async with hooked(tmp_path / "open", lambda _: said, "Yes.", on="before", failure="open") as (
+    async with hooked(tmp_path / "open", lambda _: said, "Yes.", side="before", failure="open") as (
         gateway,
         key,
         _,
@@ -299,7 +299,7 @@ async def test_a_webhook_that_fails_closes_the_way_or_leaves_it_open(
 async def test_a_webhook_that_is_away_or_lacks_its_secret_fails_and_tells_no_secret(
     http: httpx.AsyncClient, tmp_path: Path
 ) -> None:
-    async with hooked(tmp_path / "away", lambda _: {}, url="http://127.0.0.1:9/", on="before") as (
+    async with hooked(tmp_path / "away", lambda _: {}, url="http://127.0.0.1:9/", side="before") as (
         gateway,
         key,
         _,
@@ -308,7 +308,7 @@ async def test_a_webhook_that_is_away_or_lacks_its_secret_fails_and_tells_no_sec
         refused = await call(http, gateway, key, "openai", a_body("openai", "work"))
         assert (refused.status, "can't be reached" in refused.raw.decode()) == (503, True)
     for number, name in enumerate(("TOKENHUB_GUARD_MISSING", "TOKENHUB_CRED_TESTS")):
-        async with hooked(tmp_path / str(number), lambda _: {}, secret=name, on="before") as (
+        async with hooked(tmp_path / str(number), lambda _: {}, secret=name, side="before") as (
             gateway,
             key,
             _,
@@ -322,7 +322,7 @@ async def test_a_webhook_that_is_away_or_lacks_its_secret_fails_and_tells_no_sec
 
 async def test_a_signed_webhook_can_be_verified(http: httpx.AsyncClient, tmp_path: Path) -> None:
     allow = {"action": "allow"}
-    async with hooked(tmp_path, lambda _: allow, "Yes.", secret="TOKENHUB_GUARD_REVIEW", on="before") as (
+    async with hooked(tmp_path, lambda _: allow, "Yes.", secret="TOKENHUB_GUARD_REVIEW", side="before") as (
         gateway,
         key,
         _,

@@ -42,11 +42,11 @@ WHOLE: dict[str, Any] = {
     "directives": False,
     "guards": [
         {
-            "name": "pii", "kind": "redact", "on": "both", "action": "mask", "patterns": ["email"], "own": {"ticket": "TCK-[0-9]+"},
-            "restore": True,
+            "name": "pii", "kind": "redact", "side": "both", "action": "mask", "patterns": ["email"],
+            "own": {"ticket": "TCK-[0-9]+"}, "restore": True,
         },
         {
-            "name": "review", "kind": "webhook", "on": "after", "url": "https://guard.example:8443/a?b=c",
+            "name": "review", "kind": "webhook", "side": "after", "url": "https://guard.example:8443/a?b=c",
             "secret": "TOKENHUB_GUARD_R", "timeout_ms": 500, "failure": "open",
         },
     ],
@@ -149,7 +149,7 @@ REFUSED: tuple[tuple[str, Any, str, str], ...] = (
     ("guards", [{"name": "a"}], "guards[0].patterns", "name some of"),
     ("guards", [{"name": "a", "patterns": ["emial"]}], "guards[0].patterns[0]", "did you mean email?"),
     ("guards", [{"name": "a", "patterns": ["email"], "action": "hide"}], "guards[0].action", "there are"),
-    ("guards", [{"name": "a", "patterns": ["email"], "on": "after", "restore": True}], "guards[0].restore", "mask before"),
+    ("guards", [{"name": "a", "patterns": ["email"], "side": "after", "restore": True}], "guards[0].restore", "mask before"),
     ("guards", [{"name": "a", "patterns": ["email"], "url": "https://x"}], "guards[0].url", "leave it out"),
     ("guards", [{"name": "a", "own": {"x": "("}}], "guards[0].own.x", "RE2"),
     ("guards", [{"name": "a", "own": {"x": "a*"}}], "guards[0].own.x", "matches something"),

@@ -94,7 +94,7 @@ def test_every_field_of_the_form_comes_into_the_document_and_back(browser: Clien
         hedge__enabled="on",
         hedge__after_ms="200",
         hedge__max_share="0.05",
-        guards="- {name: pii, kind: redact, patterns: [email], own: {ticket: 'TCK-[0-9]+'}}\n"
+        guards="- {name: pii, kind: redact, side: both, patterns: [email], own: {ticket: 'TCK-[0-9]+'}}\n"
         "- {name: review, kind: webhook, url: 'https://guard.example/'}",
         note="since it is night",
     )
@@ -384,6 +384,8 @@ def test_values_are_written_for_people() -> None:
     assert write_value("bounds.min_weight", 0) == "no bound"
     assert write_value("hedge.enabled", True) == "yes"
     assert write_value("targets", ["a", "b"]) == "a\nb"
+    guard = {"name": "pii", "kind": "redact", "patterns": ["email", "ip"], "own": {"x": "y"}, "restore": True}
+    assert write_value("guards", [guard]) == "pii (redact): patterns email, ip; own x = y; restore yes"
     assert write_value("when.headers", {}) == "–"
     assert write_value("weights.cost", None) == "the mode’s"
     assert set(initial_of({"when": {"tags": []}}, "n")) <= {*DraftForm.base_fields}

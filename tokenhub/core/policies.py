@@ -117,7 +117,7 @@ class AffinitySpec:
 
 @dataclass(frozen=True, slots=True)
 class GuardSpec:
-    """What looks at the texts of requests and answers. `on` says at which of them.
+    """What looks at the texts of requests and answers. `side` says at which of them.
 
     A `redact` guard finds `patterns` (names of `routing.engine.detection`) and `own` ones (label, RE2 expression), and masks them,
     blocks, or just says so (`flag`). With `restore` the answer has the originals again where the model repeats what was masked.
@@ -127,7 +127,7 @@ class GuardSpec:
 
     name: str
     kind: GuardKind = "redact"
-    on: GuardSide = "both"
+    side: GuardSide = "both"
     action: GuardAction = "mask"
     patterns: tuple[str, ...] = ()
     own: tuple[tuple[str, str], ...] = ()
