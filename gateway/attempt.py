@@ -83,7 +83,8 @@ class Dispatcher:
 
     async def attempt(self, exchange: Exchange, choice: Choice, prepared: Prepared) -> Failure | None:
         """One attempt, one account. None: the caller has been answered. A TokenhubError: a stage refused the answer."""
-        account = self._ledger.open(exchange, choice.target, choice.credential.id.partition("@")[0])
+        health = self._board.measure(choice.target.model)
+        account = self._ledger.open(exchange, choice.target, choice.credential.id.partition("@")[0], health)
         tried = Tried(choice, account)
         exchange.tried.append(tried)
         account.translated = not prepared.native
@@ -92,7 +93,6 @@ class Dispatcher:
         endpoint_id = choice.target.endpoint.id
         self._board.enter(endpoint_id)
         exchange.began_at = exchange.received_at = now = self._clock()
-        account.health = health = self._board.measure(choice.target.model)
         health.began(account, now)
         try:
             if exchange.stream:
@@ -302,7 +302,12 @@ class Dispatcher:
 
     def _estimate(self, exchange: Exchange, account: Account, characters: int) -> Usage:
         return estimate_usage(
-            None, account.intent.input_estimate, characters, account.target.model, asked_limit(exchange)
+            None,
+            account.intent.input_estimate,
+            characters,
+            account.target.model,
+            asked_limit(exchange),
+            calibrated=account.calibrated,
         )
 
     def _find_used(

@@ -167,6 +167,7 @@ def _describe_attempt(one: Tried) -> dict[str, Any]:
         "endpoint": intent.endpoint,
         "credential": choice.credential.name,
         "input_estimate": intent.input_estimate,
+        "estimated": "calibrated" if account.calibrated else "heuristic",
         "price_version": intent.price_version,
     }
     if final is not None:

@@ -63,6 +63,7 @@ class Exchange:
         "disconnected",
         "drain",
         "dropped",
+        "estimated",
         "finished",
         "guarded",
         "headers",
@@ -105,6 +106,8 @@ class Exchange:
         self.directives: Directives | None = None
         """What the request asks of its routing and its answer, in its texts or in its envelope; None = nothing."""
         self._call: ChatCall | None = None
+        self.estimated = 0
+        """The prompt's tokens as `gateway.tokens` estimates them; 0 = not yet."""
         self.started_at = 0.0
         self.began_at = 0.0
         self.received_at = 0.0
@@ -162,6 +165,7 @@ class Exchange:
         child.asked, child.stream, child.reason = self.asked, self.stream, self.reason
         child.started_at, child.upstream_seconds = self.started_at, self.upstream_seconds
         child.attempts, child.tried, child.purpose = self.attempts, self.tried, purpose
+        child.estimated = self.estimated
         child.guarded, child.told = self.guarded, list(self.told)
         child._call, child.losses, child.dropped = self._call, self.losses, self.dropped
         return child

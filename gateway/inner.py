@@ -52,6 +52,7 @@ class InnerCalls:
         child.wire = exchange.wire.bare
         child.body = Body(msgspec.json.encode(body), dict(body))
         child.forget_call()
+        child.estimated = 0
         child.stream, child.stages, child.directives = False, (), None
         try:
             await self._failover.serve(child, decision)

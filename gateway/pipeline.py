@@ -24,8 +24,7 @@ from gateway.inner import InnerCalls
 from gateway.metrics import Metrics
 from gateway.opening import open_request
 from gateway.routing import Router
-from gateway.settle import estimate_input_tokens
-from gateway.wire.anthropic_count_tokens import estimate_tokens
+from gateway.tokens import estimate_aside, estimate_input_tokens
 from providers.adapters.base import Operation
 from providers.adapters.registry import get_adapter
 from routing.engine.decide import Decision
@@ -112,6 +111,8 @@ class Pipeline:
             wire.check(exchange.body.data)
         else:
             await open_request(exchange, self._inner)
+        if len(raw) > SMALL:
+            await estimate_aside(exchange)
         body = exchange.body.data
         exchange.asked = body["model"]
         operation = exchange.wire.operation
@@ -127,7 +128,7 @@ class Pipeline:
         decision = self._router.route(exchange)
         candidates, operation = decision.candidates, exchange.wire.operation
         if operation is Operation.ANTHROPIC_COUNT_TOKENS and not _counts_itself(candidates[0]):
-            await self._count_here(exchange)
+            await self._count_here(exchange, candidates[0])
         elif exchange.key.cache_seconds:
             await self._answers.serve(exchange, decision, partial(self._attempt, exchange, decision, receive))
         else:
@@ -160,20 +161,15 @@ class Pipeline:
         else:
             exchange.interrupt("disconnect")
 
-    async def _count_here(self, exchange: Exchange) -> None:
+    async def _count_here(self, exchange: Exchange, candidate: Candidate) -> None:
         """No provider call, so no attempt: the plan's first target has no counting endpoint."""
-        body = exchange.body
-        if len(body.raw) > SMALL:
-            tokens = await asyncio.to_thread(estimate_tokens, body.data)
-        else:
-            tokens = estimate_tokens(body.data)
-        tokens = tokens or estimate_input_tokens(exchange)
+        tokens, calibrated = self._router.correct(candidate, estimate_input_tokens(exchange))
         await exchange.answer(
             200,
             [
                 (b"content-type", b"application/json"),
                 *exchange.identity(),
-                (b"x-tokenhub-reason", b"estimated"),
+                (b"x-tokenhub-reason", b"estimated;calibrated" if calibrated else b"estimated"),
                 (b"x-tokenhub-revision", b"%d" % exchange.snapshot.revision),
             ],
             b'{"input_tokens":%d}' % tokens,

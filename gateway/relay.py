@@ -280,6 +280,7 @@ class StreamRelay:
             reading.output_characters,
             account.target.model,
             asked_limit(self._exchange),
+            calibrated=account.calibrated,
         )
 
     def used_before_content(self) -> Usage:

@@ -19,14 +19,14 @@ from gateway.features import (
     read_output_limit,
 )
 from gateway.health import HealthBoard
-from gateway.settle import estimate_input_tokens
+from gateway.tokens import estimate_input_tokens
 from routing.engine.asking import NO_WISHES, Wishes, is_scored, make_ask
 from routing.engine.conditions import Circumstances, choose_policy
 from routing.engine.decide import Ask, Decision, decide
 from routing.engine.explain import describe_reason, list_refusals
 from routing.engine.health import TargetHealth
 from routing.engine.pins import Pins, name_pin
-from routing.engine.plan import Features, Plan, make_plan, nothing_eligible
+from routing.engine.plan import Candidate, Features, Plan, make_plan, nothing_eligible
 from tokenhub.core.policies import PolicySpec, StickyBy
 from tokenhub.core.specs import Snapshot
 
@@ -82,6 +82,11 @@ class Router:
         if not decision.order:
             raise nothing_eligible(exchange.asked, list_refusals(decision))
         return decision
+
+    def correct(self, candidate: Candidate, tokens: int) -> tuple[int, bool]:
+        """An estimate of a prompt's tokens as this target's own counts correct it, and whether there are enough of them."""
+        health = self._board.measure(candidate.model)
+        return max(1, int(tokens * health.token_factor)), health.calibrated
 
     def served(self, exchange: Exchange, model_id: str, endpoint_id: str) -> None:
         """A target answered: what belongs together with this request goes there, too, while its cache lives."""

@@ -9,11 +9,11 @@ import itertools
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
 from gateway.exchange import Exchange
 from gateway.masking import mask_text, mask_usage
 from gateway.metrics import Metrics
+from gateway.tokens import estimate_input_tokens
 from providers.adapters.base import Operation, Target
 from routing.engine.health import TargetHealth
 from tokenhub.core.attempts import AttemptFinal, AttemptIntent, Outcome
@@ -27,7 +27,6 @@ USUAL_OUTPUT = 1024
 """Tokens that an answer is estimated at which nobody bounded."""
 UNANSWERED_METHOD = "sent, no answer: input by length"
 """How a call is estimated that the provider may have served and charged for, though no answer came of it."""
-_ESTIMATE_WHOLE_BODY = 64 * 1024
 
 
 class Identifiers:
@@ -42,34 +41,14 @@ class Identifiers:
         return f"{self._prefix}{next(self._count):08x}"
 
 
-def estimate_input_tokens(exchange: Exchange) -> int:
-    """A rough bound of the prompt in tokens, from the text's length. Used only where no provider counted."""
-    raw = exchange.body.raw
-    if len(raw) <= _ESTIMATE_WHOLE_BODY:
-        return len(raw) // CHARACTERS_PER_TOKEN
-    return _count_text(exchange.body.data) // CHARACTERS_PER_TOKEN
-
-
-def _count_text(value: Any) -> int:
-    """Characters of text in a parsed body; embedded media (long strings without a space near their start) count little."""
-    total, level = 0, [value]
-    while level:
-        below: list[Any] = []
-        for item in level:
-            kind = type(item)
-            if kind is str:
-                length = len(item)
-                total += 4 * 1000 if length > 10_000 and " " not in item[:1000] else length
-            elif kind is dict:
-                below += item.values()
-            elif kind is list:
-                below += item
-        level = below
-    return total
-
-
 def estimate_usage(
-    seen: Usage | None, input_estimate: int, characters: int, model: ModelSpec, asked_limit: int
+    seen: Usage | None,
+    input_estimate: int,
+    characters: int,
+    model: ModelSpec,
+    asked_limit: int,
+    *,
+    calibrated: bool = False,
 ) -> Usage:
     """Usage of an answer whose own was never told: what was seen of the input, the output by its length, never above its bound."""
     output = -(-characters // CHARACTERS_PER_TOKEN)
@@ -80,7 +59,14 @@ def estimate_usage(
         return replace(
             seen, output=max(seen.output, output), source="estimated", method="input told, output by length"
         )
-    return Usage(input=input_estimate, output=output, source="estimated", method="by length")
+    return Usage(
+        input=input_estimate, output=output, source="estimated", method=name_method("by length", calibrated)
+    )
+
+
+def name_method(method: str, calibrated: bool) -> str:
+    """How something was estimated; `calibrated`: by what the model's provider counted of earlier prompts, too."""
+    return f"{method}, calibrated" if calibrated else method
 
 
 def estimate_cost(input_tokens: int, asked_limit: int, model: ModelSpec) -> int | None:
@@ -108,10 +94,15 @@ class Ledger:
         """A new request or attempt id."""
         return self._identifiers.next()
 
-    def open(self, exchange: Exchange, target: Target, credential_id: str) -> Account:
-        """Writes the intent. Raises JournalUnavailable if the journal can't be written: nothing is dispatched unaccounted."""
+    def open(
+        self, exchange: Exchange, target: Target, credential_id: str, health: TargetHealth | None = None
+    ) -> Account:
+        """Writes the intent, with the prompt's estimate as the target's `health` corrects it.
+
+        Raises JournalUnavailable if the journal can't be written: nothing is dispatched unaccounted.
+        """
         model, provider, key = target.model, target.provider, exchange.key
-        price = model.price
+        price, estimate = model.price, estimate_input_tokens(exchange)
         intent = AttemptIntent(
             attempt_id=self.new_id(),
             request_id=exchange.request_id,
@@ -133,7 +124,7 @@ class Ledger:
             snapshot_revision=exchange.snapshot.revision,
             price_version=price.version if price is not None else "",
             price_rates=price.rates if price is not None else None,
-            input_estimate=estimate_input_tokens(exchange),
+            input_estimate=estimate if health is None else int(estimate * health.token_factor),
             purpose=exchange.purpose,
         )
         try:
@@ -141,7 +132,10 @@ class Ledger:
         except JournalUnavailable:
             self.metrics.add("journal_refusals", ())
             raise
-        return Account(self, intent, target)
+        account = Account(self, intent, target)
+        account.health, account.estimate = health, estimate
+        account.calibrated = health is not None and health.calibrated
+        return account
 
 
 class Account:
@@ -150,7 +144,9 @@ class Account:
     __slots__ = (
         "_closed",
         "_ledger",
+        "calibrated",
         "cost_nanos",
+        "estimate",
         "events",
         "final",
         "first_content_at",
@@ -178,6 +174,9 @@ class Account:
         """What was written at its end."""
         self.first_content_at = 0.0
         self.health: TargetHealth | None = None
+        self.estimate = 0
+        """The prompt's tokens by the general estimate; the intent has them as its target's factor makes them."""
+        self.calibrated = False
         self.served_model = ""
         self.upstream_request_id = ""
         self.translated = False
@@ -214,6 +213,8 @@ class Account:
             health.failed(None if self.first_content_at else now - self.opened_at, now)
             return
         health.worked(now)
+        if self.usage.source == "provider" and self.usage.input_total:
+            health.counted(self.estimate, self.usage.input_total)
         if self.intent.streamed and self.first_content_at:
             health.streamed(self.usage.output_total, now - self.first_content_at, now)
 
@@ -227,7 +228,11 @@ class Account:
         """What a call used that ends without an answer: nothing if it was never sent, refused, or of a kind that is free."""
         if not self.may_cost or self.intent.operation == Operation.ANTHROPIC_COUNT_TOKENS.value:
             return NOTHING_USED
-        return Usage(input=self.intent.input_estimate, source="estimated", method=UNANSWERED_METHOD)
+        return Usage(
+            input=self.intent.input_estimate,
+            source="estimated",
+            method=name_method(UNANSWERED_METHOD, self.calibrated),
+        )
 
     def close(
         self,

@@ -56,6 +56,7 @@ def make_ask(
         weights, strategy = MODES[wishes.mode], "score"
     return Ask(
         input_tokens=wishes.input_tokens or input_tokens,
+        counted=bool(wishes.input_tokens),
         max_output_tokens=max_output_tokens,
         strategy=strategy,
         weights=weights,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from routing.engine.endpoints import draw_sticky
-from routing.engine.health import TargetHealth
+from routing.engine.health import MOST_FACTOR, TargetHealth
 from routing.engine.plan import UNBOUNDED, Candidate, Plan
 from tokenhub.core.money import PER_MILLION
 from tokenhub.core.policies import MODES, Strategy, WeightsSpec
@@ -28,12 +28,14 @@ _TIE = 1e-9
 class Ask:
     """One request's own figures and wishes. Tokens, nano-dollars, milliseconds, seconds; 0 = unknown, or no bound.
 
-    `output_tokens` are expected, `max_output_tokens` the most that was asked for. `sticky` names what keeps to one target
-    ("" = nothing), `pinned` is the id of the model it went to last, `kept_cache` says that a move would lose its prompt cache.
+    `input_tokens` are an estimate, which each target's factor corrects, unless they are `counted`. `output_tokens` are expected,
+    `max_output_tokens` the most that was asked for. `sticky` names what keeps to one target ("" = nothing), `pinned` is the id of
+    the model it went to last, `kept_cache` says that a move would lose its prompt cache.
     `turn` counts requests, for taking turns.
     """
 
     input_tokens: int = 0
+    counted: bool = False
     output_tokens: int = 0
     max_output_tokens: int = 0
     strategy: Strategy = "priority"
@@ -79,21 +81,21 @@ def decide(
     Its order is empty only where every candidate is refused. Those that rest come last, soonest awake first.
     """
     count = len(plan.candidates)
-    costs = _list_costs(plan, ask) if ask.strategy in ("score", "lowest_cost") else None
+    costs = _list_costs(plan, ask, health) if ask.strategy in ("score", "lowest_cost") else None
     latencies = (
         _list_latencies(ask, health, now)
         if ask.strategy in ("score", "lowest_latency") or ask.max_latency_ms
         else None
     )
     refused: dict[int, tuple[str, float, float]] = {}
-    _refuse_small_contexts(plan, ask, refused)
+    _refuse_small_contexts(plan, ask, health, refused)
     if ask.min_weight > plan.smallest_weight:
         floor = ask.min_weight / 10
         for place, weight in enumerate(plan.weights):
             if weight < floor:
                 refused[place] = ("min_weight", weight * 10, ask.min_weight)
     if ask.max_cost_nanos:
-        _refuse_costly(plan, ask, refused)
+        _refuse_costly(plan, ask, health, refused)
     if ask.max_latency_ms and latencies is not None:
         most = ask.max_latency_ms / 1000
         for place, latency in enumerate(latencies):
@@ -115,12 +117,17 @@ def decide(
     return Decision(plan, ask, order, refused, resting, pinned, costs, latencies, failures, scores)
 
 
-def _list_costs(plan: Plan, ask: Ask) -> list[int]:
+def _list_costs(plan: Plan, ask: Ask, health: Sequence[TargetHealth]) -> list[int]:
     """Expected costs in nano-dollars, UNBOUNDED or more where there is no price."""
     tokens_in, tokens_out = ask.input_tokens, ask.output_tokens or _expect_output(ask)
+    if ask.counted:
+        return [
+            (rate_in * tokens_in + rate_out * tokens_out) // PER_MILLION
+            for rate_in, rate_out in zip(plan.input_rates, plan.output_rates, strict=True)
+        ]
     return [
-        (rate_in * tokens_in + rate_out * tokens_out) // PER_MILLION
-        for rate_in, rate_out in zip(plan.input_rates, plan.output_rates, strict=True)
+        (rate_in * int(tokens_in * one.token_factor) + rate_out * tokens_out) // PER_MILLION
+        for rate_in, rate_out, one in zip(plan.input_rates, plan.output_rates, health, strict=True)
     ]
 
 
@@ -138,24 +145,30 @@ def _list_latencies(ask: Ask, health: Sequence[TargetHealth], now: float) -> lis
     ]
 
 
-def _refuse_small_contexts(plan: Plan, ask: Ask, refused: dict[int, tuple[str, float, float]]) -> None:
-    needed = ask.input_tokens * CONTEXT_MARGIN
-    if needed + ask.max_output_tokens <= plan.smallest_context:
+def _refuse_small_contexts(
+    plan: Plan, ask: Ask, health: Sequence[TargetHealth], refused: dict[int, tuple[str, float, float]]
+) -> None:
+    estimate = ask.input_tokens * CONTEXT_MARGIN
+    if estimate * MOST_FACTOR + ask.max_output_tokens <= plan.smallest_context:
         return
     for place, context in enumerate(plan.contexts):
+        needed = estimate if ask.counted else estimate * health[place].token_factor
         limit = plan.output_limits[place]
         wanted = min(ask.max_output_tokens, limit) if limit else ask.max_output_tokens
         if needed + wanted > context:
             refused[place] = ("context", needed + wanted, context)
 
 
-def _refuse_costly(plan: Plan, ask: Ask, refused: dict[int, tuple[str, float, float]]) -> None:
+def _refuse_costly(
+    plan: Plan, ask: Ask, health: Sequence[TargetHealth], refused: dict[int, tuple[str, float, float]]
+) -> None:
     """By the worst case: all of the input written to a cache, as much output as was asked for or the model gives."""
     tokens_in, asked_out, most = ask.input_tokens * CONTEXT_MARGIN, ask.max_output_tokens, ask.max_cost_nanos
     columns = zip(plan.worst_input_rates, plan.output_rates, plan.output_limits, strict=True)
     for place, (rate_in, rate_out, limit) in enumerate(columns):
         out = min(asked_out, limit) if asked_out and limit else asked_out or limit or EXPECTED_OUTPUT
-        worst = (rate_in * tokens_in + rate_out * out) / PER_MILLION
+        factor = 1.0 if ask.counted else health[place].token_factor
+        worst = (rate_in * tokens_in * factor + rate_out * out) / PER_MILLION
         if rate_in >= UNBOUNDED or worst > most:
             refused.setdefault(place, ("max_cost", worst, most))
 

@@ -26,6 +26,15 @@ _GROWTH = 1.2
 _HALF_AFTER = 256
 _MIN_SAMPLES = 20
 
+LEAST_FACTOR = 0.3
+MOST_FACTOR = 3.0
+"""Bounds of a target's factor; what is further off is no matter of tokenizers."""
+
+_LEAST_COUNTED = 32
+_COUNTS_TO_TRUST = 5
+_COUNT_WEIGHT = 0.05
+_FURTHEST_OFF = 0.7
+
 
 class TargetHealth:
     """The measurements of one target. Seconds throughout; `failure` is the recent share of failed attempts, 0 to 1."""
@@ -33,16 +42,19 @@ class TargetHealth:
     __slots__ = (
         "_counts",
         "_failed_at",
+        "_learned_factor",
         "_measured",
         "_open",
         "_samples",
         "_speed_at",
         "_started",
+        "_token_counts",
         "_ttft_at",
         "failure",
         "in_flight",
         "rest_until",
         "seconds_per_token",
+        "token_factor",
         "ttft",
         "waiting_since",
     )
@@ -55,6 +67,10 @@ class TargetHealth:
         self.rest_until = 0.0
         self.waiting_since = NEVER
         """When the oldest attempt began that has no first token yet: a target that is slow now shows it at once."""
+        self.token_factor = 1.0
+        """What estimates of this target's prompts are multiplied by: its own tokenizer against the general one."""
+        self._token_counts = 0
+        self._learned_factor = 1.0
         self._measured = False
         self._ttft_at = self._speed_at = self._failed_at = 0.0
         self._open: dict[object, float] = {}
@@ -124,6 +140,24 @@ class TargetHealth:
         weight = max(0.2, 1.0 - self._age(self._speed_at, now, MEMORY_SECONDS))
         self.seconds_per_token += weight * (seconds / tokens - self.seconds_per_token)
         self._speed_at = now
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether enough prompts were counted for `token_factor` to say something."""
+        return self._token_counts >= _COUNTS_TO_TRUST
+
+    def counted(self, estimate: int, told: int) -> None:
+        """The provider told how many tokens a prompt had that was estimated. Short ones say more of frames than of a tokenizer;
+        one that is far off moves the factor no further than others may."""
+        if min(estimate, told) < _LEAST_COUNTED:
+            return
+        self._token_counts += 1
+        learned = math.log(self._learned_factor)
+        off = max(-_FURTHEST_OFF, min(_FURTHEST_OFF, math.log(told / estimate) - learned))
+        learned += max(_COUNT_WEIGHT, 1.0 / self._token_counts) * off
+        self._learned_factor = max(LEAST_FACTOR, min(MOST_FACTOR, math.exp(learned)))
+        if self.calibrated:
+            self.token_factor = self._learned_factor
 
     def rest(self, until: float) -> None:
         """It is left alone so long; a moment before the present end changes nothing."""

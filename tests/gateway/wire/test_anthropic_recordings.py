@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from gateway.wire.anthropic_count_tokens import estimate_tokens
+from gateway.tokens import estimate_tokens
 from gateway.wire.anthropic_messages import AnthropicMessages
 from providers.adapters.anthropic import Anthropic
+from providers.adapters.base import Operation
 from tests.providers.adapters.anthropic_cast import (
     ABSENT,
     FIXTURES,
@@ -46,7 +47,7 @@ def test_every_recorded_request_is_read(name: str) -> None:
     for recording_id, body in requests:
         try:
             WIRE.read_call(body)
-            assert estimate_tokens(body) > 0
+            assert estimate_tokens(Operation.ANTHROPIC_MESSAGES, body) > 0
         except InvalidRequest as error:
             refused.append((recording_id, error.param))
     print(f"{name}: {len(requests) - len(refused)} passed, {len(refused)} refused")
