@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.wire.openai_chat import OpenAIChat
@@ -130,7 +130,14 @@ CALLS = st.builds(
     ChatCall,
     messages=conversations(),
     tools=st.lists(
-        st.builds(Tool, NAMES, st.sampled_from(["", "d"]), SCHEMAS.filter(bool), FLAGS, CACHES),
+        st.builds(
+            Tool,
+            NAMES,
+            st.sampled_from(["", "d"]),
+            SCHEMAS.map(lambda schema: schema or {"type": "object"}),
+            FLAGS,
+            CACHES,
+        ),
         min_size=1,
         max_size=3,
     ).map(tuple),
@@ -152,7 +159,8 @@ CALLS = st.builds(
 )
 
 
-@settings(max_examples=250, deadline=None)
+# Its strategies repeat names now and then, which they draw anew: on some seeds more often than the health check likes.
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 @given(CALLS)
 def test_a_call_that_openais_format_can_hold_survives_a_round_trip(call: ChatCall) -> None:
     _, body, losses = ADAPTER.encode_chat(call, HOLDS_ALL)
